@@ -1,0 +1,173 @@
+"""ember_xcs: one graph for numeric operators and host operators, with JAX's transformations.
+
+Numeric operators are compiled, batched and differentiated by JAX; host operators (model calls,
+tools, I/O) run in a scheduler on the host, as early and as concurrently as the data flow allows.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import ember_xcs as xcs
+    >>> @xcs.host
+    ... def draft(question: str, sample: int) -> str:
+    ...     return f"{question} ({sample})"
+    >>> @xcs.host
+    ... def judge(answer: str) -> float:
+    ...     return float(len(answer))
+    >>> @xcs.jit.trace
+    ... def best_of_three(question):
+    ...     answers = jax.vmap(lambda k: draft(question, k))(jnp.arange(8, 11))
+    ...     scores = jax.vmap(judge)(answers)
+    ...     return answers[jnp.argmax(scores)]
+    >>> best_of_three("Why?")
+    'Why? (10)'
+"""
+
+from __future__ import annotations
+
+# isort: off
+# Errors
+from ember_xcs.errors import (
+    CycleError,
+    DuplicateNodeError,
+    ExecutionCancelled,
+    ExecutionTimeout,
+    FieldConflictError,
+    GraphError,
+    GraphFormatError,
+    LoweringError,
+    NodeExecutionError,
+    OperatorInputError,
+    OperatorOutputError,
+    OptionsError,
+    TracingError,
+    TransformError,
+    UnboundInputError,
+    UnknownFieldError,
+    UnknownNodeError,
+    XCSError,
+)
+
+# Operators
+from ember_xcs._core.operator import HostOperator, Operator
+from ember_xcs._core.functions import from_callable, host, pure
+from ember_xcs._core.policy import HostPolicy
+
+# Options
+from ember_xcs._core.options import (
+    ExecutionOptions,
+    execution_options,
+    get_execution_options,
+    reset_execution_options,
+    set_execution_options,
+)
+
+# Graphs
+from ember_xcs._graph import DependencyAnalyzer, Edge, XCSGraph, XCSNode
+
+# Tracing
+from ember_xcs._trace.host_values import HostValue
+
+# Passes and plans
+from ember_xcs._passes import optimize
+from ember_xcs._lower.plan import Plan, Task
+
+# Runs
+from ember_xcs._runtime.adaptive import AdaptiveScheduler
+from ember_xcs._runtime.execute import GraphExecutor, aexecute_graph, execute_graph
+from ember_xcs._runtime.noop import NoOpScheduler
+from ember_xcs._runtime.parallel import ParallelScheduler
+from ember_xcs._runtime.registry import create_scheduler, register_scheduler
+from ember_xcs._runtime.result import ExecutionResult
+from ember_xcs._runtime.run import Run
+from ember_xcs._runtime.scheduler import Scheduler
+from ember_xcs._runtime.sequential import SequentialScheduler
+from ember_xcs._runtime.services import run_graph as _run_graph
+from ember_xcs._runtime.shutdown import shutdown_pools
+from ember_xcs._runtime.timeline import ExecutionMetrics, TimelineEntry
+from ember_xcs._runtime.topological import TopologicalScheduler
+from ember_xcs._runtime.wave import WaveScheduler
+
+# The front door
+from ember_xcs._jit.cache import JITCache
+from ember_xcs._jit.jit import (
+    explain_jit_selection,
+    get_jit_stats,
+    get_jit_strategy_used,
+    is_jit_compiled,
+    jit,
+    structural_jit,
+)
+from ember_xcs._jit.selection import JITExplanation
+from ember_xcs._jit.settings import JITMode, JITSettings
+from ember_xcs._jit.strategies import Strategy, register_strategy
+
+# isort: on
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdaptiveScheduler",
+    "CycleError",
+    "DependencyAnalyzer",
+    "DuplicateNodeError",
+    "Edge",
+    "ExecutionCancelled",
+    "ExecutionMetrics",
+    "ExecutionOptions",
+    "ExecutionResult",
+    "ExecutionTimeout",
+    "FieldConflictError",
+    "GraphError",
+    "GraphExecutor",
+    "GraphFormatError",
+    "HostOperator",
+    "HostPolicy",
+    "HostValue",
+    "JITCache",
+    "JITExplanation",
+    "JITMode",
+    "JITSettings",
+    "LoweringError",
+    "NoOpScheduler",
+    "NodeExecutionError",
+    "Operator",
+    "OperatorInputError",
+    "OperatorOutputError",
+    "OptionsError",
+    "ParallelScheduler",
+    "Plan",
+    "Run",
+    "Scheduler",
+    "SequentialScheduler",
+    "Strategy",
+    "Task",
+    "TimelineEntry",
+    "TopologicalScheduler",
+    "TracingError",
+    "TransformError",
+    "UnboundInputError",
+    "UnknownFieldError",
+    "UnknownNodeError",
+    "WaveScheduler",
+    "XCSError",
+    "XCSGraph",
+    "XCSNode",
+    "aexecute_graph",
+    "create_scheduler",
+    "execute_graph",
+    "execution_options",
+    "explain_jit_selection",
+    "from_callable",
+    "get_execution_options",
+    "get_jit_stats",
+    "get_jit_strategy_used",
+    "host",
+    "is_jit_compiled",
+    "jit",
+    "optimize",
+    "pure",
+    "register_scheduler",
+    "register_strategy",
+    "reset_execution_options",
+    "set_execution_options",
+    "shutdown_pools",
+    "structural_jit",
+]

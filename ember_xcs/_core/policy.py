@@ -1,0 +1,46 @@
+"""How the calls of a host operator are to be run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ember_xcs.errors import OptionsError
+
+__all__ = ["EXECUTORS", "HostPolicy"]
+
+EXECUTORS = ("thread", "async", "process", "inline")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostPolicy:
+    """What a host operator promises and asks of the runtime.
+
+    Attributes:
+        executor: ``"thread"``, ``"async"``, ``"process"`` (CPU-bound Python) or ``"inline"``
+            (cheap, never blocks).
+        deterministic: Whether equal inputs give equal results, so that calls may be merged.
+        side_effects: Whether calls must happen even where the result is unused, in program order.
+        timeout_seconds: The most that one call may take, in seconds; None for no limit.
+        max_batch_size: The most calls that ``forward_batch`` takes at once; None for no limit.
+        vjp: ``vjp(inputs, output, cotangent) -> cotangents`` for ``jax.grad``; None: zero.
+    """
+
+    executor: str = "thread"
+    deterministic: bool = False
+    side_effects: bool = False
+    timeout_seconds: float | None = None
+    max_batch_size: int | None = None
+    vjp: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.executor not in EXECUTORS:
+            raise OptionsError(
+                f"executor={self.executor!r} is not one of {', '.join(map(repr, EXECUTORS))}."
+            )
+        if self.timeout_seconds is not None and not self.timeout_seconds > 0:
+            raise OptionsError(f"timeout={self.timeout_seconds!r} must be a number of seconds > 0.")
+        if self.max_batch_size is not None and self.max_batch_size < 1:
+            raise OptionsError(f"max_batch_size={self.max_batch_size!r} must be at least 1.")

@@ -1,0 +1,191 @@
+"""A compiled function: the way from the user's call to the result."""
+
+from __future__ import annotations
+
+import functools
+import time
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+
+from ember_xcs._core import calls
+from ember_xcs._core.jax_state import under_jax_trace
+from ember_xcs._core.operator import Operator
+from ember_xcs._graph import XCSGraph
+from ember_xcs._jit.cache import JITCache
+from ember_xcs._jit.lowered import LoweredFunction
+from ember_xcs._jit.programs import NumericRunner, Program
+from ember_xcs._jit.request import Request, Target
+from ember_xcs._jit.selection import JITExplanation, select
+from ember_xcs._jit.settings import JITSettings
+from ember_xcs._jit.stats import JITStats
+from ember_xcs._trace.staging import is_numeric
+from ember_xcs.errors import TracingError
+
+__all__ = ["JitFunction", "live_functions"]
+
+_live: weakref.WeakSet[JitFunction] = weakref.WeakSet()
+
+
+def live_functions() -> list[JitFunction]:
+    """Returns the compiled functions that are in use."""
+    return list(_live)
+
+
+class JitFunction:
+    """A function or operator compiled by ``jit``; called like it, with the same results.
+
+    A purely numeric function goes straight to ``jax.jit``. Any other call is looked up by its
+    abstract signature, compiled by the strategy that fits it, and run by the engine.
+    """
+
+    def __init__(self, given: Any, settings: JITSettings, cache: JITCache | None = None) -> None:
+        self._target = Target(given, settings)
+        self._cache = cache if cache is not None else JITCache()
+        self._stats = JITStats()
+        self._numeric: Callable[..., Any] | None = None
+        self._numeric_calls = 0
+        self._last_strategy: str | None = None
+        functools.update_wrapper(self, _described(given), updated=())
+        self.__wrapped__ = given
+        _live.add(self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns what the function returns for these arguments."""
+        numeric = self._numeric
+        if numeric is not None:
+            try:
+                result = numeric(*args, **kwargs)
+            except (TypeError, TracingError):
+                if self._is_for_jax(args, kwargs):
+                    raise
+            else:
+                self._numeric_calls += 1
+                return result
+        if self._is_inner():
+            return self._target.given(*args, **kwargs)
+        return self._run(args, kwargs)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        request = Request(self._target, args, kwargs)
+        program, _ = self._program(request)
+        start = time.perf_counter()
+        try:
+            return program.run(request, self._target.settings.options)
+        finally:
+            self._stats.called(time.perf_counter() - start)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns what the function returns, without blocking the event loop."""
+        request = Request(self._target, args, kwargs)
+        program, _ = self._program(request)
+        start = time.perf_counter()
+        try:
+            return await program.arun(request, self._target.settings.options)
+        finally:
+            self._stats.called(time.perf_counter() - start)
+
+    def _is_inner(self) -> bool:
+        """Whether something around this call stages or records it, so that it is part of that."""
+        return calls.current_recorder() is not None or under_jax_trace()
+
+    def _is_for_jax(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether an error of ``jax.jit`` is the caller's: JAX takes arguments like these.
+
+        It is not where an argument is a host value, or where arguments of this signature lead to
+        host calls.
+        """
+        leaves, _ = jax.tree.flatten(self._target.wrapped(args, kwargs))
+        if not all(map(is_numeric, leaves)):
+            return False
+        if under_jax_trace():
+            return True
+        program, _ = self._program(Request(self._target, args, kwargs))
+        return isinstance(program, NumericRunner)
+
+    def _program(self, request: Request) -> tuple[Program, JITExplanation]:
+        """The program for a call, from the cache or compiled now."""
+        made = False
+
+        def make() -> tuple[Program, JITExplanation]:
+            nonlocal made
+            made = True
+            return select(request, self._stats)
+
+        if self._target.settings.force_trace:
+            found = make()
+        else:
+            found = self._cache.get_or_make(self._key(request), make)
+        self._stats.looked_up(hit=not made)
+        program = found[0]
+        self._last_strategy = program.strategy
+        if isinstance(program, NumericRunner) and not self._target.settings.force_trace:
+            self._numeric = self._direct()
+        return found
+
+    def _key(self, request: Request) -> Hashable:
+        return id(self._target), request.key
+
+    def _direct(self) -> Callable[..., Any] | None:
+        """``jax.jit`` of the function itself, to be called with the user's own arguments."""
+        if self._target.settings.static_argnames or self._target.settings.static_argnums:
+            return self._target.with_statics
+        return self._target.jitted  # type: ignore[no-any-return]
+
+    def graph(self, *args: Any, **kwargs: Any) -> XCSGraph:
+        """Returns the graph of the function for arguments like these; nothing is run.
+
+        Raises:
+            TracingError: No strategy could make a graph of it; it is run as plain Python.
+        """
+        program, explanation = self._program(Request(self._target, args, kwargs))
+        if program.graph is None:
+            raise TracingError(f"{self._target.name!r} has no graph.\n{explanation}")
+        return program.graph
+
+    def lower(self, *args: Any, **kwargs: Any) -> LoweredFunction:
+        """Returns the function lowered for arguments like these; nothing is run."""
+        request = Request(self._target, args, kwargs)
+        return LoweredFunction(request, *self._program(request))
+
+    def explain(self, *args: Any, **kwargs: Any) -> JITExplanation:
+        """Returns which strategy compiles such a call, and why; nothing is run."""
+        return self._program(Request(self._target, args, kwargs))[1]
+
+    def stats(self) -> dict[str, Any]:
+        """Returns calls, hits, misses, size, evictions, and the work of each strategy."""
+        mine = self._cache.entries()
+        figures = self._stats.as_dict(len(mine), self._cache.evictions)
+        figures["calls"] += self._numeric_calls
+        figures["hits"] += self._numeric_calls
+        figures["entries"] = [f"{program.strategy}" for program, _ in mine]
+        return figures
+
+    def clear_cache(self) -> None:
+        """Forgets all that was compiled."""
+        self._numeric = None
+        key = id(self._target)
+        self._cache.discard(lambda entry: isinstance(entry, tuple) and entry[0] == key)
+        self._target.jitted.clear_cache()
+
+    @property
+    def strategy(self) -> str | None:
+        """The strategy that compiled the last call; None before the first."""
+        return self._last_strategy
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Binds like a function, so that methods can be compiled."""
+        if instance is None or isinstance(self._target.given, Operator):
+            return self
+        return functools.partial(self, instance)
+
+    def __repr__(self) -> str:
+        return f"xcs.jit({self._target.name})"
+
+
+def _described(given: Any) -> Any:
+    return getattr(given, "function", type(given)) if isinstance(given, Operator) else given
+
+

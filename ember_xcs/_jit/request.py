@@ -1,0 +1,150 @@
+"""One call that is to be compiled: the callable, and what its arguments are like."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ember_xcs._core.operator import HostOperator, Operator
+from ember_xcs._core.static import Static
+from ember_xcs._jit.settings import JITSettings
+from ember_xcs._trace.staging import is_numeric
+
+__all__ = ["Request", "Target", "leaf_kind"]
+
+
+class Target:
+    """What ``jit`` was given: a function or an operator.
+
+    Attributes:
+        given: The function or operator itself.
+        operator: The operator, or None.
+        function: What is called with the user's arguments.
+        name: What it is called in messages.
+    """
+
+    def __init__(self, given: Any, settings: JITSettings) -> None:
+        self.given = given
+        self.operator: Operator | None = given if isinstance(given, Operator) else None
+        self.function: Callable[..., Any] = _function_of(given)
+        self.name = self.operator.name if self.operator else getattr(given, "__name__", repr(given))
+        self.settings = settings
+        self.parameters = _parameters(given)
+        self._static = _static_names(settings, self.parameters)
+        self.jitted: Any = jax.jit(self.call, donate_argnums=settings.donate_argnums)
+        """``jax.jit`` of ``call``: for numeric functions."""
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it is, or contains, a declared host operator."""
+        return self.operator is not None and self.operator.kind != "pure"
+
+    def wrapped(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Returns ``(args, kwargs)`` with the static ones moved into the structure."""
+        if not self._static:
+            return tuple(args), dict(kwargs)
+        names = list(self.parameters)
+        return (
+            tuple(
+                Static(v) if k < len(names) and names[k] in self._static else v
+                for k, v in enumerate(args)
+            ),
+            {k: Static(v) if k in self._static else v for k, v in kwargs.items()},
+        )
+
+    def with_statics(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls ``jax.jit`` of the function with the user's own arguments."""
+        args, kwargs = self.wrapped(args, kwargs)
+        return self.jitted(*args, **kwargs)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function with arguments as ``wrapped`` returned them."""
+        return self.function(
+            *(a.value if isinstance(a, Static) else a for a in args),
+            **{k: v.value if isinstance(v, Static) else v for k, v in kwargs.items()},
+        )
+
+
+def _function_of(given: Any) -> Callable[..., Any]:
+    if isinstance(given, Operator) and not isinstance(given, HostOperator):
+
+        @functools.wraps(given.forward)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return given.run(args, kwargs)
+
+        return run
+    return given  # type: ignore[no-any-return]
+
+
+def _parameters(given: Any) -> Mapping[str, inspect.Parameter]:
+    function = given
+    if isinstance(given, Operator):
+        function = getattr(given, "function", given.forward)
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some builtins have no signature
+        return {}
+
+
+def _static_names(
+    settings: JITSettings, parameters: Mapping[str, inspect.Parameter]
+) -> frozenset[str]:
+    names = list(parameters)
+    return frozenset(
+        {*settings.static_argnames, *(names[k] for k in settings.static_argnums if names)}
+    )
+
+
+class Request:
+    """The arguments of one call, taken apart.
+
+    Attributes:
+        target: What is called.
+        structure: The tree of ``(args, kwargs)``, static arguments inside.
+        leaves: Its leaves.
+    """
+
+    __slots__ = ("leaves", "structure", "target")
+
+    def __init__(self, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self.target = target
+        self.leaves, self.structure = jax.tree.flatten(target.wrapped(args, kwargs))
+
+    @property
+    def key(self) -> Hashable:
+        """The abstract signature: structure, shapes, dtypes, types of host values."""
+        return self.structure, tuple(map(leaf_kind, self.leaves))
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether JAX computes with all the leaves."""
+        return all(map(is_numeric, self.leaves))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What each leaf is called: ``question``, ``documents[0]``."""
+        tree = self.structure.unflatten(range(len(self.leaves)))
+        paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+        names = list(self.target.parameters)
+        return tuple(_label(path, names) for path, _ in paths)
+
+
+def _label(path: Sequence[Any], names: Sequence[str]) -> str:
+    where, key, *rest = path
+    if where.idx == 1:
+        name = str(key.key)
+    else:
+        name = names[key.idx] if key.idx < len(names) else f"argument_{key.idx}"
+    return name + jax.tree_util.keystr(tuple(rest))
+
+
+def leaf_kind(leaf: Any) -> Hashable:
+    """Returns what of a leaf decides how a function is staged."""
+    if isinstance(leaf, jax.Array | np.ndarray | np.generic):
+        return leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)
+    return type(leaf)

@@ -1,0 +1,183 @@
+"""From an XCSGraph to a Plan.
+
+The graph is rewritten by the passes, its pure nodes are grouped into regions, and what is left is
+laid out flat: tasks in a topological order, values in slots, each slot with the number of its
+readers, each task with the length of the longest path from it to a result.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ember_xcs._core.operator import HostOperator, Operator
+from ember_xcs._core.options import ExecutionOptions
+
+from ember_xcs._core.plumbing import Pack, Pick
+from ember_xcs._core.policy import HostPolicy
+from ember_xcs._graph import XCSGraph, pick_field
+from ember_xcs._graph.fusion import fusion_groups
+from ember_xcs._lower.assemble import Draft, assemble
+from ember_xcs._lower.fans import fan_of
+from ember_xcs._lower.node_calls import NodeCall, Source, node_call, staged_sources
+from ember_xcs._lower.plan import ALL_INPUTS, Executor, Plan, TaskKind
+from ember_xcs._lower.region import Region, RegionStep
+from ember_xcs._passes import DEFAULT_PASSES, optimize
+from ember_xcs._trace.from_jaxpr import HEAVY_WORK
+from ember_xcs._trace.nodes import StagedCall
+
+__all__ = ["lower"]
+
+_plans: weakref.WeakKeyDictionary[XCSGraph, dict[Any, Plan]] = weakref.WeakKeyDictionary()
+
+
+def lower(graph: XCSGraph, options: ExecutionOptions) -> Plan:
+    """Returns the plan of a graph, made once for each version of the graph and set of passes.
+
+    Args:
+        graph: A valid graph.
+        options: Their ``passes`` say which rewrites are made; None for all.
+    """
+    passes = DEFAULT_PASSES if options.passes is None else tuple(options.passes)
+    plans = _plans.setdefault(graph, {})
+    key = (graph.version, passes)
+    if key not in plans:
+        for old in [k for k in plans if k[0] != graph.version]:
+            plans.pop(old, None)
+        plans[key] = _lowered(graph, passes)
+    return plans[key]
+
+
+def _lowered(graph: XCSGraph, passes: tuple[str, ...]) -> Plan:
+    optimized = optimize(graph, passes=passes)
+    order = optimized.topological_sort()
+    results = {name: (port.node.id, port.field) for name, port in optimized.outputs.items()}
+    groups = _grouped(optimized, order, {node for node, _ in results.values()}, "fusion" in passes)
+    drafts = _drafts(optimized, order, groups, set(results.values()))
+    inputs = (*graph.inputs, ALL_INPUTS) if graph.takes_any_input else tuple(graph.inputs)
+    return assemble(graph.name, drafts, results, inputs)
+
+
+def _grouped(
+    graph: XCSGraph, order: Sequence[str], results: set[str], fuse: bool
+) -> dict[str, int]:
+    """The number of the region of each pure node."""
+    number = {node_id: k for k, node_id in enumerate(order)}
+    operators = [graph[node_id].operator for node_id in order]
+    parents = [
+        sorted({number[e.source] for e in graph.in_edges(n) if e.source is not None}) for n in order
+    ]
+    pure = _fusable(operators, parents, {number[node_id] for node_id in results})
+    if not fuse:
+        return {node_id: k for k, node_id in enumerate(order) if operators[k].kind == "pure"}
+    heavy = [k for k, op in enumerate(operators) if pure[k] and getattr(op, "work", 0) > HEAVY_WORK]
+    groups = fusion_groups(parents, pure, [number[n] for n in results], heavy)
+    return {n: g for n, g in zip(order, groups, strict=True) if g is not None}
+
+
+def _fusable(
+    operators: Sequence[Operator], parents: Sequence[Sequence[int]], results: set[int]
+) -> list[bool]:
+    """Which nodes may be in regions: pure ones, and plumbing that only they read."""
+    children: list[list[int]] = [[] for _ in operators]
+    for node, reads in enumerate(parents):
+        for parent in reads:
+            children[parent].append(node)
+    fusable = [operator.kind == "pure" for operator in operators]
+    for node in range(len(operators) - 1, -1, -1):
+        if isinstance(operators[node], Pack | Pick) and node not in results and children[node]:
+            fusable[node] = all(fusable[child] for child in children[node])
+    return fusable
+
+
+def _drafts(
+    graph: XCSGraph, order: Sequence[str], groups: dict[str, int], results: set[Source]
+) -> list[Draft]:
+    """One draft of a task for each region and each other node, in the order of the nodes."""
+    calls = {n: NodeCall(graph[n].operator, graph.bindings(n)) for n in order}
+    members: dict[Any, list[str]] = {}
+    for node_id in order:
+        members.setdefault(groups.get(node_id, node_id), []).append(node_id)
+    wanted = _wanted_outside(calls, groups, results)
+    drafts = []
+    for key, node_ids in members.items():
+        if isinstance(key, int):
+            drafts.append(_region_draft(node_ids, calls, wanted))
+        else:
+            drafts.append(_node_draft(graph, key, groups, wanted))
+    return drafts
+
+
+def _wanted_outside(
+    calls: dict[str, NodeCall], groups: dict[str, int], results: set[Source]
+) -> dict[str, list[Source]]:
+    """For each node, which of its outputs somebody outside its region reads."""
+    wanted: dict[str, dict[Source, None]] = {}
+    for node_id, call in calls.items():
+        for source in call.sources:
+            node = source[0]
+            if node is not None and (node not in groups or groups[node] != groups.get(node_id)):
+                wanted.setdefault(node, {})[source] = None
+    for source in sorted(results, key=str):
+        wanted.setdefault(str(source[0]), {})[source] = None
+    return {node: list(sources) for node, sources in wanted.items()}
+
+
+def _region_draft(
+    node_ids: Sequence[str], calls: dict[str, NodeCall], wanted: dict[str, list[Source]]
+) -> Draft:
+    outputs = [source for node_id in node_ids for source in wanted.get(node_id, ())]
+    region = Region([RegionStep(n, calls[n]) for n in node_ids], outputs)
+    names = dict.fromkeys(calls[n].operator.name for n in node_ids)
+    return Draft(
+        TaskKind.REGION,
+        tuple(node_ids),
+        " + ".join(names),
+        region,
+        region.sources,
+        tuple(outputs),
+        unpack=None if len(outputs) == 1 else tuple,
+        warm=region.warm if region.can_warm else None,
+    )
+
+
+def _node_draft(
+    graph: XCSGraph, node_id: str, groups: dict[str, int], wanted: dict[str, list[Source]]
+) -> Draft:
+    operator = graph[node_id].operator
+    if isinstance(operator, StagedCall):
+        (run, fan), sources = fan_of(operator), staged_sources(graph.bindings(node_id), operator)
+    else:
+        run, sources = node_call(graph, node_id, lambda s: _may_be_array(s, graph, groups))
+        fan = None
+    outputs = tuple(wanted.get(node_id, [(node_id, None)]))
+    policy = operator.policy if isinstance(operator, HostOperator) else HostPolicy()
+    glue = operator.kind == "glue" and fan is None
+    return Draft(
+        TaskKind.GLUE if glue else TaskKind.CALL,
+        (node_id,),
+        operator.name,
+        run,
+        tuple(sources),
+        outputs,
+        unpack=_unpack(outputs),
+        executor=Executor.INLINE if glue else Executor(policy.executor),
+        fan=fan,
+        timeout_seconds=policy.timeout_seconds,
+        side_effects=policy.side_effects,
+    )
+
+
+def _may_be_array(source: Source, graph: XCSGraph, groups: dict[str, int]) -> bool:
+    """Whether a value may come from numeric code, and not from host code as it is."""
+    node = source[0]
+    return node is None or node in groups or graph[node].operator.kind == "glue"
+
+
+def _unpack(outputs: Sequence[Source]) -> Callable[[Any], Sequence[Any]] | None:
+    """What takes the value of a node apart into what others read of it."""
+    fields = [field for _, field in outputs]
+    if fields == [None]:
+        return None
+    return lambda value: [value if f is None else pick_field(value, f) for f in fields]

@@ -1,0 +1,178 @@
+"""Regions: pure nodes compiled as one XLA program."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ember_xcs._core import calls
+from ember_xcs._core.arguments import summary
+from ember_xcs._graph import pick_field
+from ember_xcs._lower.boundary import all_arrays, from_static, to_static
+from ember_xcs._lower.node_calls import NodeCall, Source
+from ember_xcs._trace.host_values import HandleTable, from_bits, to_bits
+from ember_xcs.errors import NodeExecutionError
+
+__all__ = ["Region", "RegionStep"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionStep:
+    """One pure node in a region.
+
+    Attributes:
+        node_id: The node.
+        call: How its operator is called.
+    """
+
+    node_id: str
+    call: NodeCall
+
+
+class Region:
+    """Pure nodes as one function of arrays: ``region(*values)``, compiled once for each shape.
+
+    Attributes:
+        steps: The nodes, in a topological order.
+        sources: Where each value comes from.
+        outputs: The values that others read: (node, field of its output).
+        host_inputs: The positions of ``sources`` that are host values: handles, inside.
+        host_outputs: The positions of ``outputs`` that are host values.
+    """
+
+    def __init__(self, steps: Sequence[RegionStep], outputs: Sequence[Source]) -> None:
+        self.steps = tuple(steps)
+        self.outputs = tuple(outputs)
+        inside = {step.node_id for step in steps}
+        read = (s for step in steps for s in step.call.sources if s[0] not in inside)
+        self.sources = tuple(dict.fromkeys(read))
+        self.host_inputs = frozenset(
+            self.sources.index(source)
+            for step in steps
+            for source, field in zip(step.call.sources, step.call.fields, strict=False)
+            if source[0] not in inside and field in _host(step, "host_inputs")
+        )
+        by_id = {step.node_id: step for step in steps}
+        self.host_outputs = frozenset(
+            k for k, (node, field) in enumerate(outputs) if field in _host(by_id[node], "host_outputs")
+        )
+        self._jitted = jax.jit(self._computed)
+        self._call: Callable[..., Any] = self._choose_call()
+        self._compiling = threading.Lock()
+        self._returns_statics = False
+
+    def _choose_call(self) -> Callable[..., Any]:
+        if self.host_inputs or self.host_outputs:
+            return self._call_with_handles
+        return self._jitted
+
+    def __call__(self, *values: Any) -> Any:
+        """Returns the value of the only output, or a tuple of them."""
+        if self._compiling.locked():
+            with self._compiling:  # wait for a compilation that is under way, not do it twice
+                pass
+        try:
+            results = self._call(*values)
+        except TypeError:
+            if self._call is not self._jitted or all_arrays(values):
+                raise
+            return self._call_with_statics(*values)
+        return from_static(results) if self._returns_statics else results
+
+    def _call_with_statics(self, *values: Any) -> Any:
+        return from_static(self._jitted(*to_static(values)))
+
+    def _call_with_handles(self, *values: Any) -> Any:
+        table = HandleTable()
+        encoded = [table.encode(v) if k in self.host_inputs else v for k, v in enumerate(values)]
+        results = self._jitted(*encoded)
+        if len(self.outputs) == 1:
+            return table.decode(results) if self.host_outputs else results
+        return tuple(
+            table.decode(result) if k in self.host_outputs else result
+            for k, result in enumerate(results)
+        )
+
+    def _computed(self, *values: Any) -> Any:
+        """What is compiled: each step in turn, under JAX's tracing."""
+        values = tuple(
+            from_bits(v) if k in self.host_inputs else from_static(v) for k, v in enumerate(values)
+        )
+        known: dict[Source, Any] = dict(zip(self.sources, values, strict=True))
+        with calls.recording(None):
+            for step in self.steps:
+                known[(step.node_id, None)] = _step_value(step, known)
+        results = [_picked(known, output) for output in self.outputs]
+        results = [to_bits(r) if k in self.host_outputs else r for k, r in enumerate(results)]
+        if not all_arrays(results):
+            self._returns_statics = True
+            results = list(map(to_static, results))
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def warm(self) -> None:
+        """Compiles for the shapes that staging has seen; does nothing where it saw none."""
+        structs = self._known_structs()
+        if structs is not None and self._compiling.acquire(blocking=False):
+            try:
+                self._jitted.lower(*structs).compile()
+            finally:
+                self._compiling.release()
+
+    @property
+    def can_warm(self) -> bool:
+        """Whether the shapes of all inputs are known before a run."""
+        return self._known_structs() is not None
+
+    def _known_structs(self) -> list[jax.ShapeDtypeStruct] | None:
+        found: dict[Source, jax.ShapeDtypeStruct] = {}
+        for step in self.steps:
+            avals = getattr(step.call.operator, "in_avals", {})
+            for source, field in zip(step.call.sources, step.call.fields, strict=False):
+                if field in avals:
+                    is_host = field in _host(step, "host_inputs")
+                    found[source] = _struct(avals[field], is_host)
+        if any(source not in found for source in self.sources):
+            return None
+        return [found[source] for source in self.sources]
+
+
+def _host(step: RegionStep, which: str) -> frozenset[Any]:
+    return getattr(step.call.operator, which, frozenset())
+
+
+def _struct(aval: Any, is_host: bool) -> jax.ShapeDtypeStruct:
+    if is_host:
+        return jax.ShapeDtypeStruct((*aval.shape, 1), jnp.uint32)
+    weak = getattr(aval, "weak_type", False)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
+
+
+def _picked(known: dict[Source, Any], source: Source) -> Any:
+    if source not in known:
+        node, field = source
+        known[source] = pick_field(known[(node, None)], str(field))
+    return known[source]
+
+
+def _step_value(step: RegionStep, known: dict[Source, Any]) -> Any:
+    call = step.call
+    values = [_picked(known, source) for source in call.sources]
+    args, kwargs = call.arguments(values)
+    operator = call.operator
+    try:
+        with jax.named_scope(operator.name):
+            return operator.run(args, kwargs)
+    except Exception as error:
+        inputs = summary([*args, *kwargs.values()])
+        raise NodeExecutionError(
+            f"node {step.node_id!r} (operator {operator.name!r}) failed while being compiled: "
+            f"{type(error).__name__}: {error}. Its inputs: {inputs}.",
+            step.node_id,
+            operator.name,
+            inputs,
+        ) from error

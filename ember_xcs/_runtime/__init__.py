@@ -1,0 +1,1 @@
+"""Runs plans: schedulers, threads, the I/O loop, processes, and graphs from end to end."""

@@ -1,0 +1,197 @@
+"""Graphs run from end to end: checked, lowered, run, and their results by node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from ember_xcs._core.options import ExecutionOptions, resolve_options, suggestion
+from ember_xcs._graph.ports import MISSING
+from ember_xcs._lower.lower import lower
+from ember_xcs._lower.plan import ALL_INPUTS
+from ember_xcs._runtime.result import ExecutionResult
+from ember_xcs._runtime.supervise import OptionsArgument, aexecute_plan, execute_plan
+from ember_xcs.errors import UnboundInputError, UnknownFieldError, UnknownNodeError
+
+if TYPE_CHECKING:
+    from ember_xcs._graph.graph import XCSGraph
+    from ember_xcs._lower.plan import Plan
+    from ember_xcs._runtime.scheduler import Scheduler
+
+__all__ = ["GraphExecutor", "aexecute_graph", "execute_graph"]
+
+Outputs: TypeAlias = Literal["all"] | Iterable[str] | None
+
+
+class GraphExecutor:
+    """Runs one graph, any number of times, from any number of threads.
+
+    Args:
+        graph: The graph; it may be changed between runs.
+        options: How to run it, over the options of the context.
+        scheduler: Over that of the options.
+    """
+
+    def __init__(
+        self,
+        graph: XCSGraph,
+        options: OptionsArgument = None,
+        scheduler: str | Scheduler | None = None,
+    ) -> None:
+        self.graph = graph
+        self._options = options
+        self._scheduler = scheduler
+        self._views: dict[tuple[str, ...], tuple[int, XCSGraph]] = {}
+
+    def execute(
+        self, inputs: Mapping[str, Any] | None = None, outputs: Outputs = None
+    ) -> ExecutionResult:
+        """Runs the graph.
+
+        Args:
+            inputs: The inputs of the graph, by name.
+            outputs: The nodes whose outputs are wanted, by id; ``"all"`` for every node, None
+                for the outputs of the graph.
+
+        Raises:
+            GraphError: If the graph is not valid, or an input or output is not one of it. Then
+                nothing has run.
+            NodeExecutionError: If a node fails, and the run ends at the first error.
+            ExecutionTimeout: If the run passes its deadline, unless partial results are wanted.
+        """
+        plan, values, options = self._prepared(inputs or {}, outputs)
+        return ExecutionResult(execute_plan(plan, values, options, scheduler=self._scheduler))
+
+    async def aexecute(
+        self, inputs: Mapping[str, Any] | None = None, outputs: Outputs = None
+    ) -> ExecutionResult:
+        """Runs the graph without blocking the event loop; is cancelled with its task.
+
+        Args:
+            inputs: The inputs of the graph, by name.
+            outputs: The nodes whose outputs are wanted, by id; ``"all"`` for every node, None
+                for the outputs of the graph.
+
+        Raises:
+            GraphError: If the graph is not valid, or an input or output is not one of it. Then
+                nothing has run.
+            NodeExecutionError: If a node fails, and the run ends at the first error.
+            ExecutionTimeout: If the run passes its deadline, unless partial results are wanted.
+        """
+        plan, values, options = self._prepared(inputs or {}, outputs)
+        run = await aexecute_plan(plan, values, options, scheduler=self._scheduler)
+        return ExecutionResult(run)
+
+    def _prepared(
+        self, inputs: Mapping[str, Any], outputs: Outputs
+    ) -> tuple[Plan, list[Any], ExecutionOptions]:
+        options = resolve_options(self._options)
+        graph = self._with_outputs(outputs)
+        graph.validate()
+        plan = lower(graph, options)
+        return plan, _input_values(graph, plan, inputs), options
+
+    def _with_outputs(self, outputs: Outputs) -> XCSGraph:
+        """The graph with these nodes as its outputs, so that fusion keeps them apart."""
+        graph = self.graph
+        if outputs is None:
+            return graph
+        wanted = tuple(graph.nodes) if outputs == "all" else tuple(outputs)
+        for node_id in wanted:
+            if node_id not in graph.nodes:
+                raise UnknownNodeError(
+                    f"outputs name {node_id!r}, which is no node of graph {graph.name!r}"
+                    f"{suggestion(node_id, graph.nodes)}",
+                    (node_id,),
+                )
+        version, view = self._views.get(wanted, (-1, graph))
+        if version != graph.version:
+            view = graph.copy()
+            view.set_outputs(*wanted)
+            self._views[wanted] = graph.version, view
+        return view
+
+
+def execute_graph(
+    graph: XCSGraph,
+    inputs: Mapping[str, Any] | None = None,
+    outputs: Outputs = None,
+    options: OptionsArgument = None,
+    scheduler: str | Scheduler | None = None,
+) -> ExecutionResult:
+    """Runs a graph and returns the outputs of its nodes.
+
+    Args:
+        graph: The graph.
+        inputs: Its inputs, by name.
+        outputs: The nodes whose outputs are wanted, by id; ``"all"`` for every node, None for
+            the outputs of the graph.
+        options: How to run it, over the options of the context.
+        scheduler: Over that of the options.
+
+    Raises:
+        GraphError: If the graph is not valid, or an input or output is not one of it. Then
+            nothing has run.
+        NodeExecutionError: If a node fails, and the run ends at the first error.
+        ExecutionTimeout: If the run passes its deadline, unless partial results are wanted.
+    """
+    return GraphExecutor(graph, options, scheduler).execute(inputs, outputs)
+
+
+async def aexecute_graph(
+    graph: XCSGraph,
+    inputs: Mapping[str, Any] | None = None,
+    outputs: Outputs = None,
+    options: OptionsArgument = None,
+    scheduler: str | Scheduler | None = None,
+) -> ExecutionResult:
+    """Runs a graph without blocking the event loop; the run is cancelled with its task.
+
+    Args:
+        graph: The graph.
+        inputs: Its inputs, by name.
+        outputs: The nodes whose outputs are wanted, by id; ``"all"`` for every node, None for
+            the outputs of the graph.
+        options: How to run it, over the options of the context.
+        scheduler: Over that of the options.
+
+    Raises:
+        GraphError: If the graph is not valid, or an input or output is not one of it. Then
+            nothing has run.
+        NodeExecutionError: If a node fails, and the run ends at the first error.
+        ExecutionTimeout: If the run passes its deadline, unless partial results are wanted.
+    """
+    return await GraphExecutor(graph, options, scheduler).aexecute(inputs, outputs)
+
+
+def _input_values(graph: XCSGraph, plan: Plan, inputs: Mapping[str, Any]) -> list[Any]:
+    """The values of the inputs of a plan, in order; MISSING for what is left to a default."""
+    _refuse_extra(graph, inputs)
+    declared = graph.inputs
+    missing = [name for name, given in declared.items() if given.required and name not in inputs]
+    if missing:
+        raise UnboundInputError(
+            f"graph {graph.name!r} was not given {', '.join(map(repr, missing))}; it takes "
+            f"{_listed(declared)}, given were {_listed(inputs)}"
+        )
+    given = {**inputs, ALL_INPUTS: dict(inputs)}
+    return [given.get(name, _default(declared.get(name))) for name in plan.inputs]
+
+
+def _refuse_extra(graph: XCSGraph, inputs: Mapping[str, Any]) -> None:
+    if graph.takes_any_input:
+        return
+    for name in inputs:
+        if name not in graph.inputs:
+            raise UnknownFieldError(
+                f"graph {graph.name!r} has no input {name!r}{suggestion(name, graph.inputs)}; it "
+                f"takes {_listed(graph.inputs)}"
+            )
+
+
+def _default(declared: Any) -> Any:
+    return getattr(declared, "default", MISSING)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "nothing"

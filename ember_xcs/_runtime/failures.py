@@ -1,0 +1,69 @@
+"""The errors of a run, put into words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ember_xcs.errors import ExecutionTimeout, NodeExecutionError
+
+if TYPE_CHECKING:
+    from ember_xcs._lower.plan import Task
+
+__all__ = ["call_timeout", "node_error", "summary"]
+
+
+def node_error(
+    task: Task, error: BaseException, arguments: Sequence[Any], where: str = ""
+) -> NodeExecutionError:
+    """Returns the error of a failed task, with the original as its cause.
+
+    Args:
+        task: The task that failed.
+        error: What it raised.
+        arguments: The values that it read.
+        where: Which call of a fan it was; empty for a task of one call.
+    """
+    names = ", ".join(repr(node_id) for node_id in task.node_ids) or repr(task.operator)
+    nodes = f"node {names}" if len(task.node_ids) < 2 else f"the region of nodes {names}"
+    inputs = ", ".join(map(summary, arguments))
+    failure = NodeExecutionError(
+        f"{nodes} (operator {task.operator}) failed{f' at {where}' if where else ''}: "
+        f"{type(error).__name__}: {error}\n  its inputs: {inputs or 'none'}",
+        task.node_ids[0] if task.node_ids else "",
+        task.operator,
+        inputs,
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def call_timeout(task: Task, abandoned: str = "") -> ExecutionTimeout:
+    """Returns the error of a call that took too long.
+
+    Args:
+        task: The task of the call.
+        abandoned: The name of the thread that could not be stopped, if any.
+    """
+    note = f"; thread {abandoned!r} cannot be stopped and was abandoned" if abandoned else ""
+    return ExecutionTimeout(
+        f"a call of {task.operator} took longer than its {task.timeout_seconds:g} s{note}"
+    )
+
+
+def summary(value: Any) -> str:
+    """Returns the type of a value, and its shape or length; never its contents."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and dtype is not None:
+        return f"{dtype}[{','.join(map(str, shape))}]"
+    name = type(value).__name__
+    if isinstance(value, str | bytes | list | tuple | dict | set | frozenset):
+        return f"{name} of {len(value)}"
+    return name
+
+
+def shortened(names: Iterable[str], limit: int = 5) -> str:
+    """Returns a list of names for a message, cut off after some."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,60 @@
+"""A fan in progress: one task that is many calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ember_xcs._runtime.layout import EMPTY
+
+if TYPE_CHECKING:
+    from ember_xcs._lower.plan import Task
+    from ember_xcs.errors import NodeExecutionError
+
+__all__ = ["OpenFan"]
+
+
+class OpenFan:
+    """The calls of a fan. Its counts change only under the lock of its dispatch.
+
+    Attributes:
+        calls: The arguments of each call.
+        results: What the calls returned, in their order.
+        next: The number of the next call to begin.
+        in_flight: How many calls have begun and not ended.
+        ended: How many calls have ended well.
+        error: The failure of the first call that failed.
+        queued: Whether the fan is in the queue of ready tasks. Holds between any two changes:
+            a fan with calls that may begin is queued, and at most once.
+    """
+
+    __slots__ = ("calls", "ended", "error", "in_flight", "limit", "next", "queued", "results")
+
+    def __init__(self, task: Task, calls: Sequence[tuple[Any, ...]]) -> None:
+        self.calls = calls
+        self.results: list[Any] = [EMPTY] * len(calls)
+        self.next = self.in_flight = self.ended = 0
+        self.error: NodeExecutionError | None = None
+        self.limit = len(calls) if task.concurrency is None else task.concurrency
+        self.queued = bool(calls)
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether another call may begin now."""
+        return self.error is None and self.next < len(self.calls) and self.in_flight < self.limit
+
+    def begin(self) -> int:
+        """Begins a call and returns its number."""
+        element = self.next
+        self.next += 1
+        self.in_flight += 1
+        self.queued = self.may_begin
+        return element
+
+    def end(self) -> bool:
+        """Ends a call; returns whether the fan is to be queued again."""
+        self.in_flight -= 1
+        if self.queued or not self.may_begin:
+            return False
+        self.queued = True
+        return True

@@ -1,0 +1,240 @@
+"""The operators that tracing puts into a graph: staged host calls, and numeric programs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.extend.core as jex_core
+import numpy as np
+
+from ember_xcs._core.operator import HostOperator, Kind, Operator
+from ember_xcs._core.operator_class import derived
+from ember_xcs._core.outputs import HOST, OutputType
+from ember_xcs._core.policy import HostPolicy
+from ember_xcs._core.signature import Field, Signature
+from ember_xcs._trace.host_values import is_host_dtype
+from ember_xcs._trace.primitive import CallSite
+from ember_xcs._trace.rebuild import rebuild_arguments
+
+__all__ = ["LIVE", "NumericProgram", "StagedCall", "output_fields"]
+
+LIVE = "live"
+"""The input field that says which lanes of a batched loop still run."""
+
+
+def output_fields(count: int) -> tuple[str, ...] | None:
+    """Returns the output fields of a node with ``count`` results: positions, or None for one."""
+    return None if count == 1 else tuple(map(str, range(count)))
+
+
+class NumericProgram(Operator):
+    """Equations between host calls, as one pure operator.
+
+    Attributes:
+        jaxpr: What it computes, closed over nothing.
+        label: What it is called: the pure operators in it, or what it does.
+        work: An estimate of its arithmetic operations.
+        lines: The user's lines that it comes from.
+    """
+
+    jaxpr: Any
+    label: str
+    work: float
+    lines: tuple[str, ...]
+
+    def __init__(self, jaxpr: Any, label: str, work: float, lines: tuple[str, ...]) -> None:
+        self.jaxpr, self.label, self.work, self.lines = jaxpr, label, work, lines
+
+    def forward(self, *inputs: Any) -> Any:
+        """Returns the value of the only result, or a tuple."""
+        results = jex_core.jaxpr_as_fun(self.jaxpr)(*inputs)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    @derived
+    def name(self) -> str:
+        """What it is called."""
+        return self.label
+
+    @derived
+    def kind(self) -> Kind:
+        """``"pure"``."""
+        return "pure"
+
+    @derived
+    def signature(self) -> Signature:
+        """An input for each variable, an output for each result."""
+        names = [Field(f"x{k}") for k in range(len(self.jaxpr.in_avals))]
+        return Signature(tuple(names), outputs=output_fields(len(self.jaxpr.out_avals)))
+
+    @derived
+    def host_inputs(self) -> frozenset[str]:
+        """The inputs that are host values: handles, for JAX."""
+        return _host_positions(self.jaxpr.in_avals, "x")
+
+    @derived
+    def host_outputs(self) -> frozenset[str | None]:
+        """The outputs that are host values; None is the only one."""
+        found = _host_positions(self.jaxpr.out_avals, "")
+        return frozenset({None}) if found and len(self.jaxpr.out_avals) == 1 else found
+
+    @derived
+    def in_avals(self) -> dict[str, Any]:
+        """The abstract value of each input."""
+        return {f"x{k}": aval for k, aval in enumerate(self.jaxpr.in_avals)}
+
+    @derived
+    def equations(self) -> tuple[str, ...]:
+        """The primitives of its equations, in order."""
+        return tuple(e.primitive.name for e in self.jaxpr.jaxpr.eqns)
+
+    def __repr__(self) -> str:
+        return f"NumericProgram({self.label}, {len(self.equations)} equations)"
+
+
+def _host_positions(avals: Sequence[Any], prefix: str) -> frozenset[Any]:
+    return frozenset(f"{prefix}{k}" for k, aval in enumerate(avals) if is_host_dtype(aval.dtype))
+
+
+class StagedCall(HostOperator):
+    """A host call as staging saw it: with constants inside and batch axes around.
+
+    Attributes:
+        site: The call.
+        batch: The sizes of its batch axes, outermost first.
+        mapped: For each operand, on which of the axes it is batched.
+        lanes: How many of the outermost axes are lanes of a loop, of which only the live run.
+    """
+
+    site: CallSite
+    batch: tuple[int, ...] = ()
+    mapped: tuple[tuple[bool, ...], ...] = ()
+    lanes: int = 0
+
+    @derived
+    def name(self) -> str:
+        """The name of the operator that is called."""
+        return self.site.operator.name
+
+    @derived
+    def kind(self) -> Kind:
+        """The kind of the operator that is called."""
+        return self.site.operator.kind
+
+    @derived
+    def policy(self) -> HostPolicy:
+        """The policy of the operator that is called."""
+        return self.site.operator.policy
+
+    @derived
+    def is_async(self) -> bool:
+        """Whether a call gives a coroutine."""
+        if self.uses_batch:
+            return inspect.iscoroutinefunction(self.site.operator.forward_batch)  # type: ignore[attr-defined]
+        return self.site.operator.is_async
+
+    @derived
+    def uses_batch(self) -> bool:
+        """Whether its calls go to the operator's batch end point together."""
+        return bool(self.batch) and self.site.operator.has_batch
+
+    @derived
+    def signature(self) -> Signature:
+        """An input for each operand, an output for each result."""
+        live = (LIVE,) if self.lanes else ()
+        fields = tuple(Field(label) for label in (*self.site.labels, *live))
+        return Signature(fields, outputs=output_fields(len(self.site.outputs)))
+
+    @derived
+    def output_type(self) -> OutputType:
+        """Checked by the operator itself."""
+        return OutputType(HOST)
+
+    @derived
+    def identity(self) -> Any:
+        """What two calls share that would give the same results, but for their operands."""
+        site = self.site
+        called = site.structure if site.traced_operator else jax.tree.structure(site.operator)
+        leaves = () if site.traced_operator else tuple(map(id, jax.tree.leaves(site.operator)))
+        positions = (site.operand_positions, site.labels, self.batch, self.mapped, self.lanes)
+        return called, leaves, site.structure, site.constants, positions
+
+    def forward(self, *operands: Any) -> Any:
+        """Returns the result of one call, or a coroutine of it."""
+        operator, args, kwargs = self.arguments(operands)
+        result = operator.start(args, kwargs)
+        return self._later(result) if operator.is_async else self.results(result)
+
+    async def _later(self, result: Any) -> Any:
+        return self.results(await result)
+
+    def arguments(
+        self, operands: Sequence[Any]
+    ) -> tuple[HostOperator, tuple[Any, ...], dict[str, Any]]:
+        """Returns the operator and its arguments for one call."""
+        return rebuild_arguments(self.site, operands)
+
+    def results(self, value: Any) -> Any:
+        """Returns the results, one or a tuple, from what the operator returned."""
+        if self.site.raw:
+            leaves = value
+        else:
+            operator = self.site.operator
+            leaves = operator.output_type.split(value, operator.name)
+        return leaves[0] if len(leaves) == 1 else tuple(leaves)
+
+    def indices(self, values: Sequence[Any]) -> list[tuple[int, ...]]:
+        """Returns where in the batch calls are made: everywhere, or in the live lanes."""
+        if not self.lanes:
+            return list(np.ndindex(*self.batch))
+        live = np.asarray(values[-1])
+        return [index for index in np.ndindex(*self.batch) if live[index[: self.lanes]]]
+
+    def split(self, values: Sequence[Any]) -> tuple[list[tuple[int, ...]], list[tuple[Any, ...]]]:
+        """Returns the indices of the calls to be made, and the operands of each."""
+        arrays = [
+            _indexable(v) if any(levels) else v
+            for v, levels in zip(values, self.mapped, strict=False)
+        ]
+        indices = self.indices(values)
+        return indices, [self._element(arrays, index) for index in indices]
+
+    def _element(self, arrays: Sequence[Any], index: tuple[int, ...]) -> tuple[Any, ...]:
+        return tuple(
+            array[tuple(k for k, is_mapped in zip(index, levels, strict=True) if is_mapped)]
+            if any(levels)
+            else array
+            for array, levels in zip(arrays, self.mapped, strict=True)
+        )
+
+    def join(self, indices: Sequence[tuple[int, ...]], results: Sequence[Any]) -> Any:
+        """Returns the batched results from those of the calls at ``indices``."""
+        count = len(self.site.outputs)
+        rows = [(r,) if count == 1 else r for r in results]
+        stacked = [
+            _stacked(aval, self.batch, indices, [row[k] for row in rows])
+            for k, aval in enumerate(self.site.outputs)
+        ]
+        return stacked[0] if count == 1 else tuple(stacked)
+
+    def __repr__(self) -> str:
+        batch = f", batch={self.batch}" if self.batch else ""
+        return f"StagedCall({self.name}{batch})"
+
+
+def _indexable(value: Any) -> Any:
+    return value if isinstance(value, np.ndarray) else np.asarray(value)
+
+
+def _stacked(
+    aval: Any, batch: tuple[int, ...], indices: Sequence[tuple[int, ...]], values: list[Any]
+) -> np.ndarray[Any, Any]:
+    """An array of the whole batch; where no call was made it is zero, or None."""
+    host = is_host_dtype(aval.dtype)
+    shape = (*batch, *aval.shape)
+    whole = np.empty(shape, object) if host else np.zeros(shape, aval.dtype)
+    for index, value in zip(indices, values, strict=True):
+        whole[index] = value
+    return whole

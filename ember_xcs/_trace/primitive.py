@@ -1,0 +1,147 @@
+"""``operator_call``: a call of a host operator as a JAX primitive.
+
+Its rules, one for each transformation:
+
+============== ==================================================================================
+abstract       what the operator declares, with the batch axes in front
+batching       one more batch axis; an operand that is not batched is not fanned out
+jvp            a zero tangent (a declared ``vjp`` is put around the call when it is staged)
+lowering       an error: inside a plain ``jax.jit`` there is nobody to run host code
+============== ==================================================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import jax
+import jax.extend.core as jex_core
+import jax.numpy as jnp
+from jax.interpreters import ad, batching, mlir
+
+from ember_xcs._core.operator import HostOperator
+from ember_xcs._trace.host_values import host_aval
+from ember_xcs.errors import TracingError
+
+__all__ = ["CallSite", "operator_call_p"]
+
+
+_NO_PARAMETERS = inspect.Signature()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CallSite:
+    """One call of a host operator in the code of a user, as staging saw it.
+
+    Attributes:
+        operator: What is called; its arrays are among the operands where they are traced.
+        structure: The tree of ``(operator or None, arguments by parameter)``.
+        operand_positions: For each leaf of the tree, the operand that it is; None for constants.
+        constants: The leaves that are no operands, by position.
+        labels: What each operand is called: the path of its leaf.
+        outputs: The abstract values of the results, without batch axes.
+        output_labels: What each result is called.
+        line: The user's line.
+        parameters: The signature of the operator's ``forward``.
+        raw: Whether the operator takes and returns its operands as they are: control flow.
+        traced_operator: Whether the operator's own arrays are among the operands.
+    """
+
+    operator: HostOperator
+    structure: Any
+    operand_positions: tuple[int | None, ...]
+    constants: tuple[Any, ...]
+    labels: tuple[str, ...]
+    outputs: tuple[Any, ...]
+    output_labels: tuple[str, ...]
+    line: str | None = None
+    parameters: inspect.Signature = _NO_PARAMETERS
+    raw: bool = False
+    traced_operator: bool = False
+
+    def __repr__(self) -> str:
+        return self.operator.name
+
+
+operator_call_p = jex_core.Primitive("operator_call")
+operator_call_p.multiple_results = True
+
+
+@operator_call_p.def_abstract_eval
+def _abstract(
+    *_operands: Any, site: CallSite, batch: tuple[int, ...], mapped: Any
+) -> list[jax.core.ShapedArray]:
+    del mapped
+    return [_batched_aval(aval, batch) for aval in site.outputs]
+
+
+def _batched_aval(aval: Any, batch: tuple[int, ...]) -> jax.core.ShapedArray:
+    shape = (*batch, *aval.shape)
+    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended):
+        return host_aval(shape)
+    return jax.core.ShapedArray(shape, aval.dtype)
+
+
+@operator_call_p.def_impl
+def _run_without_graph(*_operands: Any, site: CallSite, **_params: Any) -> NoReturn:
+    raise TracingError(
+        f"host operator {site.operator.name!r} was called under a JAX transformation "
+        "(jax.vmap, jax.grad, ...) that nothing stages, so nobody can run it. Put xcs.jit around "
+        "the transformed function, or use xcs.vmap.",
+        site.line,
+    )
+
+
+def _batch(
+    operands: Sequence[Any],
+    dims: Sequence[int | None],
+    *,
+    site: CallSite,
+    batch: tuple[int, ...],
+    mapped: tuple[tuple[bool, ...], ...],
+) -> tuple[list[Any], list[int]]:
+    size = next(
+        x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None
+    )
+    moved = [
+        x if d is None else jnp.moveaxis(x, d, 0)
+        for x, d in zip(operands, dims, strict=True)
+    ]
+    levels = tuple(
+        (d is not None, *old) for d, old in zip(dims, mapped, strict=True)
+    )
+    results = operator_call_p.bind(*moved, site=site, batch=(size, *batch), mapped=levels)
+    return results, [0] * len(results)
+
+
+def _jvp(
+    primals: Sequence[Any], tangents: Sequence[Any], *, site: CallSite, **params: Any
+) -> tuple[list[Any], list[Any]]:
+    refuse = getattr(site.operator, "refuse_gradient", None)
+    if refuse is not None:
+        _refuse_if_differentiated(tangents, refuse, site)
+    results = operator_call_p.bind(*primals, site=site, **params)
+    zeros = [ad.Zero(jax.typeof(r).to_tangent_aval()) for r in results]
+    return results, zeros
+
+
+def _refuse_if_differentiated(tangents: Sequence[Any], message: str, site: CallSite) -> None:
+    if any(type(t) is not ad.Zero for t in tangents):
+        raise TracingError(message, site.line)
+
+
+def _lower(_context: Any, *_operands: Any, site: CallSite, **_params: Any) -> NoReturn:
+    raise TracingError(
+        f"host operator {site.operator.name!r} was called inside jax.jit (or in an operator "
+        "declared pure), where only JAX code can run. Use xcs.jit in place of jax.jit; an "
+        "operator that calls host operators holds them in its fields, or is itself @host.",
+        site.line,
+    )
+
+
+batching.primitive_batchers[operator_call_p] = _batch
+ad.primitive_jvps[operator_call_p] = _jvp
+mlir.register_lowering(operator_call_p, _lower)

@@ -1,0 +1,307 @@
+"""From the call of a host operator to an equation, and from a function to a jaxpr.
+
+``stage_call`` answers the calls of host operators while JAX traces. ``stage_function`` runs a
+user's function once with abstract values and returns what it computes as a flat jaxpr, with what
+is needed to call it: which leaves of the arguments are operands and which leaves of the
+result are constants.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import jax
+import jax.extend.core as jex_core
+import jax.numpy as jnp
+import numpy as np
+
+from ember_xcs._core import calls
+from ember_xcs._core.arguments import bind_arguments
+from ember_xcs._core.operator import HostOperator, Operator
+from ember_xcs._core.outputs import HOST
+from ember_xcs._trace.host_values import (
+    HOST_DTYPE,
+    MARK,
+    HostValue,
+    is_host_dtype,
+    wrap,
+)
+from ember_xcs._trace.primitive import CallSite, operator_call_p
+from ember_xcs._trace.rebuild import rebuild_by_parameter
+from ember_xcs._trace.user_line import user_line
+from ember_xcs.errors import TracingError
+
+__all__ = [
+    "StagedFunction",
+    "contains_host_calls",
+    "is_numeric",
+    "noting_host_calls",
+    "stage_call",
+    "stage_function",
+]
+
+
+_seen: ContextVar[list[str] | None] = ContextVar("ember_xcs_staged_calls", default=None)
+
+
+@contextlib.contextmanager
+def noting_host_calls() -> Iterator[list[str]]:
+    """Gives a list to which the names of host operators are added as they are staged."""
+    seen: list[str] = []
+    token = _seen.set(seen)
+    try:
+        yield seen
+    finally:
+        _seen.reset(token)
+
+
+def is_numeric(leaf: Any) -> bool:
+    """Whether a leaf is something that JAX computes with."""
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex)
+
+
+def stage_call(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Returns the abstract results of a host call, after making an equation of it."""
+    assert isinstance(operator, HostOperator)
+    seen = _seen.get()
+    if seen is not None:
+        seen.append(operator.name)
+    bound = bind_arguments(operator, args, kwargs)
+    site, operands = call_site(operator, dict(bound.arguments), bound.signature)
+    vjp = operator.policy.vjp
+    bind = _bind if vjp is None else _with_vjp(_bind, vjp)
+    results = bind(site, operands)
+    return operator.output_type.structure.unflatten([wrap(r) for r in results])
+
+
+def _bind(site: CallSite, operands: Sequence[Any]) -> list[Any]:
+    unmapped: tuple[tuple[bool, ...], ...] = ((),) * len(operands)
+    return operator_call_p.bind(*operands, site=site, batch=(), mapped=unmapped)  # type: ignore[no-any-return]
+
+
+def call_site(
+    operator: HostOperator, arguments: dict[str, Any], parameters: inspect.Signature
+) -> tuple[CallSite, list[Any]]:
+    """Returns the description of a call, and its operands."""
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(operator))
+    tree = (operator if traced else None, arguments)
+    paths, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_operand)
+    operands, positions, constants, labels = [], [], [], []
+    for path, leaf in paths:
+        if isinstance(leaf, HostValue):
+            leaf = leaf.array  # noqa: PLW2901
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            _check_no_tracer_text(operator, path, leaf)
+            positions.append(None)
+            constants.append(leaf)
+            continue
+        positions.append(len(operands))
+        operands.append(leaf)
+        labels.append(_label(path))
+    kinds = operator.output_type.leaves
+    output_paths, _ = jax.tree_util.tree_flatten_with_path(
+        operator.output_type.structure.unflatten(kinds)
+    )
+    site = CallSite(
+        operator,
+        structure,
+        tuple(positions),
+        tuple(constants),
+        tuple(labels),
+        outputs=tuple(_output_aval(kind) for kind in kinds),
+        output_labels=tuple(_output_label(path) for path, _ in output_paths),
+        line=user_line(),
+        parameters=parameters,
+        traced_operator=traced,
+    )
+    return site, operands
+
+
+def _is_operand(value: Any) -> bool:
+    return value is None or isinstance(value, HostValue)
+
+
+def _output_aval(kind: Any) -> jax.core.ShapedArray:
+    if kind is HOST:
+        return jax.core.ShapedArray((), HOST_DTYPE)
+    return jax.core.ShapedArray(kind.struct.shape, kind.struct.dtype)
+
+
+def _check_no_tracer_text(operator: Operator, path: Any, leaf: Any) -> None:
+    if isinstance(leaf, str) and (MARK in leaf or "Tracer(" in leaf):
+        raise TracingError(
+            f"argument {_label(path)!r} of operator {operator.name!r} is text made of a value "
+            "that is not known while staging (it would read 'JitTracer(...)'). Build the text with "
+            "xcs.Template or in a @host function.",
+            user_line(),
+        )
+
+
+def _label(path: Sequence[Any]) -> str:
+    """The path of a leaf of ``(operator, arguments)``: ``query``, ``drafts[0]``."""
+    if path[0].idx == 0:
+        return "self" + jax.tree_util.keystr(path[1:])
+    name = str(path[1].key)
+    return name + jax.tree_util.keystr(path[2:])
+
+
+def _output_label(path: Sequence[Any]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".") or "output"
+
+
+def _with_vjp(bind: Callable[..., Any], vjp: Callable[..., Any]) -> Callable[..., Any]:
+    """Puts the cotangents that an operator declares around its call."""
+
+    def bind_with_vjp(site: CallSite, operands: Sequence[Any]) -> list[Any]:
+        @jax.custom_vjp
+        def call(*operands: Any) -> list[Any]:
+            return list(bind(site, operands))
+
+        def forward(*operands: Any) -> tuple[list[Any], Any]:
+            results = list(bind(site, operands))
+            return results, (operands, results)
+
+        def backward(residuals: Any, cotangents: list[Any]) -> tuple[Any, ...]:
+            operands, results = residuals
+            return _cotangents(site, vjp, operands, results, cotangents)
+
+        call.defvjp(forward, backward)
+        return call(*operands)  # type: ignore[no-any-return]
+
+    return bind_with_vjp
+
+
+def _cotangents(
+    site: CallSite, vjp: Callable[..., Any], operands: Any, results: Any, cotangents: Any
+) -> tuple[Any, ...]:
+    """Returns the cotangent of each operand, from those the operator gives by parameter."""
+    rebuild = site.operator.output_type.structure.unflatten
+    _, arguments = rebuild_by_parameter(site, [wrap(x) for x in operands])
+    given = vjp(arguments, rebuild([wrap(r) for r in results]), rebuild(list(cotangents)))
+    if not isinstance(given, Mapping) or given.keys() - arguments.keys():
+        raise TracingError(
+            f"the vjp of operator {site.operator.name!r} returns a dict of cotangents by "
+            f"parameter ({', '.join(arguments)}), and it returned {given!r}.",
+            site.line,
+        )
+    by_label: dict[str, Any] = {}
+    for name, value in given.items():
+        for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
+            by_label[name + jax.tree_util.keystr(path)] = leaf
+    return tuple(by_label.get(label) for label in site.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class StagedFunction:
+    """What a function computes, for one signature of its arguments.
+
+    Attributes:
+        jaxpr: A closed jaxpr whose inputs are the leaves of the arguments.
+        result_structure: The tree of the result.
+        result_positions: For each leaf of the result, the output that it is; None for constants.
+        result_constants: The leaves of the result that are no outputs.
+        input_labels: What each input is called.
+    """
+
+    jaxpr: Any
+    result_structure: Any
+    result_positions: tuple[int | None, ...]
+    result_constants: tuple[Any, ...]
+    input_labels: tuple[str, ...]
+
+    def result(self, outputs: Sequence[Any]) -> Any:
+        """Returns the function's result from the outputs of its graph.
+
+        Arrays are JAX arrays, host values the objects that they are, batches of them nested lists.
+        """
+        constants = iter(self.result_constants)
+        outward = [
+            _outward(value, aval)
+            for value, aval in zip(outputs, self.jaxpr.out_avals, strict=True)
+        ]
+        leaves = [
+            next(constants) if position is None else outward[position]
+            for position in self.result_positions
+        ]
+        return self.result_structure.unflatten(leaves)
+
+
+def _outward(value: Any, aval: Any) -> Any:
+    if not is_host_dtype(aval.dtype):
+        return jnp.asarray(value)
+    return value.tolist() if aval.shape else value
+
+
+def stage_function(
+    function: Callable[..., Any], structure: Any, leaves: Sequence[Any], labels: Sequence[str]
+) -> StagedFunction:
+    """Returns what ``function`` computes for arguments like these.
+
+    Args:
+        function: The user's function.
+        structure: The tree of ``(args, kwargs)``.
+        leaves: Its leaves: arrays and numbers are staged by shape and dtype, other values as
+            host values.
+        labels: What each leaf is called.
+
+    Raises:
+        TracingError: The function cannot be staged; the message has the user's line.
+    """
+    found: list[tuple[Any, list[int | None], list[Any]]] = []
+
+    def flat(*tracers: Any) -> list[Any]:
+        args, kwargs = structure.unflatten([_argument(t) for t in tracers])
+        result = function(*args, **kwargs)
+        result_leaves, result_structure = jax.tree.flatten(result, is_leaf=_is_host_value)
+        outputs, positions, constants = [], [], []
+        for leaf in result_leaves:
+            if isinstance(leaf, HostValue | jax.Array | np.ndarray):
+                positions.append(len(outputs))
+                outputs.append(leaf.array if isinstance(leaf, HostValue) else leaf)
+            else:
+                positions.append(None)
+                constants.append(leaf)
+        found.append((result_structure, positions, constants))
+        return outputs
+
+    with calls.recording(None):
+        jaxpr = jax.make_jaxpr(flat)(*map(_abstract_leaf, leaves))
+    result_structure, positions, constants = found[-1]
+    return StagedFunction(
+        jaxpr, result_structure, tuple(positions), tuple(constants), tuple(labels)
+    )
+
+
+def _is_host_value(value: Any) -> bool:
+    return isinstance(value, HostValue)
+
+
+def _argument(tracer: Any) -> Any:
+    return HostValue(tracer) if is_host_dtype(tracer.dtype) else tracer
+
+
+def _abstract_leaf(leaf: Any) -> Any:
+    if is_numeric(leaf):
+        return leaf
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    return jax.ShapeDtypeStruct((), HOST_DTYPE)
+
+
+def contains_host_calls(jaxpr: Any) -> bool:
+    """Whether a jaxpr, or one inside it, calls a host operator."""
+    pending = [getattr(jaxpr, "jaxpr", jaxpr)]
+    while pending:
+        for equation in pending.pop().eqns:
+            if equation.primitive is operator_call_p:
+                return True
+            pending.extend(jex_core.jaxprs_in_params(equation.params))
+    return False
+
+
+calls.register_stager(stage_call)

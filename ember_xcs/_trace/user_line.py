@@ -1,0 +1,34 @@
+"""Where in the user's own code something happened."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from pathlib import Path
+from types import FrameType
+
+import jax
+
+__all__ = ["frame_line", "is_foreign", "user_line"]
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent)
+_FOREIGN = (_PACKAGE, str(Path(jax.__file__).resolve().parent))
+
+
+def user_line() -> str | None:
+    """Returns ``"file:line: code"`` of the innermost frame outside ember_xcs and JAX."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  (inspect.stack reads every file)
+    while frame is not None and is_foreign(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame_line(frame.f_code.co_filename, frame.f_lineno) if frame is not None else None
+
+
+def frame_line(filename: str, line: int) -> str:
+    """Returns ``"file:line: code"``."""
+    code = linecache.getline(filename, line).strip()
+    return f"{filename}:{line}: {code}" if code else f"{filename}:{line}"
+
+
+def is_foreign(filename: str) -> bool:
+    """Whether a file is not the user's: ours, JAX's, or Python's machinery."""
+    return filename.startswith(_FOREIGN) or filename.startswith("<frozen")

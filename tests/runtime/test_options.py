@@ -1,0 +1,107 @@
+"""Options: what is accepted, and which of several wins."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+
+import pytest
+
+from ember_xcs._core.options import (
+    ExecutionOptions,
+    execution_options,
+    get_execution_options,
+    reset_execution_options,
+    resolve_options,
+    set_execution_options,
+)
+from ember_xcs.errors import OptionsError
+
+
+def test_an_unknown_option_is_an_error_that_names_the_closest_and_all_valid_ones() -> None:
+    with pytest.raises(OptionsError, match=r"'max_worker'; did you mean 'max_workers'\?.*on_error"):
+        ExecutionOptions(max_worker=3)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"max_workers": 0},
+        {"max_workers": "3"},
+        {"timeout_seconds": -1.0},
+        {"timeout_seconds": float("nan")},
+        {"on_error": "ignore"},
+        {"scheduler": 3},
+        {"scheduler": ExecutionOptions},
+        {"passes": "fusion"},
+        {"collect_metrics": 1},
+        {"seed": 1.5},
+    ],
+)
+def test_a_bad_value_is_an_error_that_names_the_option(bad: dict[str, object]) -> None:
+    with pytest.raises(OptionsError, match=next(iter(bad))):
+        ExecutionOptions(**bad)
+
+
+def test_an_unknown_scheduler_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(OptionsError, match=r"did you mean 'parallel'\?.*auto.*sequential"):
+        ExecutionOptions(scheduler="paralel")
+
+
+def test_options_that_come_with_later_stages_are_not_accepted() -> None:
+    for name in ("retry", "limits", "budget", "cache", "journal", "progress", "hooks"):
+        with pytest.raises(OptionsError, match=name):
+            ExecutionOptions(**{name: None})
+
+
+def test_options_cannot_be_changed() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        ExecutionOptions().max_workers = 3
+
+
+def test_precedence_is_argument_inner_outer_set_default() -> None:
+    assert resolve_options().max_workers is None
+    set_execution_options(max_workers=1, seed=1)
+    assert resolve_options().max_workers == 1
+    with execution_options(max_workers=2, timeout_seconds=5):
+        with execution_options(max_workers=3):
+            options = resolve_options({"on_error": "continue"})
+            assert (options.max_workers, options.timeout_seconds, options.seed) == (3, 5, 1)
+            assert options.on_error == "continue"
+            assert resolve_options(ExecutionOptions(max_workers=4)).max_workers == 4
+            assert resolve_options(ExecutionOptions(max_workers=4)).timeout_seconds == 5
+        assert resolve_options().max_workers == 2
+    assert resolve_options().max_workers == 1
+    reset_execution_options()
+    assert resolve_options() == ExecutionOptions()
+
+
+def test_setting_within_a_block_does_not_override_the_block() -> None:
+    with execution_options(max_workers=2):
+        set_execution_options(max_workers=9, seed=7)
+        assert (get_execution_options().max_workers, get_execution_options().seed) == (2, 7)
+    assert get_execution_options().max_workers == 9
+
+
+def test_a_block_is_left_when_it_raises() -> None:
+    with pytest.raises(RuntimeError), execution_options(max_workers=2):
+        raise RuntimeError
+    assert get_execution_options().max_workers is None
+
+
+def test_each_asyncio_task_has_its_own_blocks() -> None:
+    async def task(workers: int, turn: asyncio.Barrier) -> int | None:
+        with execution_options(max_workers=workers):
+            await turn.wait()
+            return get_execution_options().max_workers
+
+    async def both() -> list[int | None]:
+        turn = asyncio.Barrier(2)
+        return await asyncio.gather(task(1, turn), task(2, turn))
+
+    assert asyncio.run(both()) == [1, 2]
+
+
+def test_a_new_context_has_no_blocks_of_another() -> None:
+    with execution_options(max_workers=2):
+        assert contextvars.Context().run(get_execution_options).max_workers is None

@@ -1,0 +1,42 @@
+"""What processes are given to do: importable functions."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def pid(_: Any = None) -> int:
+    return os.getpid()
+
+
+def fail(x: int) -> int:
+    raise ValueError(f"no {x}")
+
+
+def die(x: Any = None) -> None:
+    os._exit(3)
+
+
+def hang(x: Any = None) -> None:
+    time.sleep(600)
+
+
+def unpicklable(x: Any = None) -> Any:
+    return lambda: x
+
+
+class Strange(Exception):
+    """An exception that pickles and does not unpickle."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__("strange")
+
+
+def fail_strangely(x: Any = None) -> None:
+    raise Strange(1, 2)
