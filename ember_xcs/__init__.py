@@ -85,6 +85,9 @@ from ember_xcs._runtime.timeline import ExecutionMetrics, TimelineEntry
 from ember_xcs._runtime.topological import TopologicalScheduler
 from ember_xcs._runtime.wave import WaveScheduler
 
+# Control flow
+from ember_xcs._transforms.control_flow import cond, fori_loop, scan, switch, while_loop
+
 # The front door
 from ember_xcs._jit.cache import JITCache
 from ember_xcs._jit.jit import (
@@ -151,10 +154,12 @@ __all__ = [
     "XCSGraph",
     "XCSNode",
     "aexecute_graph",
+    "cond",
     "create_scheduler",
     "execute_graph",
     "execution_options",
     "explain_jit_selection",
+    "fori_loop",
     "from_callable",
     "get_execution_options",
     "get_jit_stats",
@@ -167,7 +172,10 @@ __all__ = [
     "register_scheduler",
     "register_strategy",
     "reset_execution_options",
+    "scan",
     "set_execution_options",
     "shutdown_pools",
     "structural_jit",
+    "switch",
+    "while_loop",
 ]

@@ -74,7 +74,8 @@ def _array(value: Any, annotation: Any) -> Any:
     if np.ndim(value) == 0:
         for number in _NUMBERS:
             if number in wanted:
-                return _number(value.item(), number)
+                item = value.item()
+                return item if type(item) in wanted else _number(item, number)
     if any(map(_is_jax_array, wanted)):
         return jnp.asarray(value)
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.extended):

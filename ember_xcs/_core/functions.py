@@ -35,7 +35,7 @@ class _Function(Operator):
     function: Callable[..., Any]
     owner: tuple[Any, ...] = ()
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, /, *args: Any, **kwargs: Any) -> Any:
         """Returns what the function returns."""
         return self.function(*self.owner, *args, **kwargs)
 

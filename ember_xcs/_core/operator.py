@@ -72,14 +72,14 @@ class Operator(metaclass=OperatorMeta):
                 "HostOperator."
             )
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, /, *args: Any, **kwargs: Any) -> Any:
         """Returns the result; to be overridden."""
         raise TypeError(
             f"{type(self).__name__} has no forward method: an operator says what it computes in "
             "`def forward(self, ...)`. Add one."
         )
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Returns the result for these arguments.
 
         Raises:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import pydantic
 
-from ember_xcs._core.arguments import summary, validation_problems
+from ember_xcs._core.arguments import is_abstract, summary, validation_problems
 from ember_xcs._core.operator_class import is_operator_class
 from ember_xcs._core.records import is_plain_tree, make_record, register_record
 from ember_xcs._core.signature import record_fields
@@ -247,7 +247,7 @@ def _fits(given: Any, declared: Any) -> bool:
 
 def _checked_record(value: Any, kind: RecordType, operator: str) -> Any:
     if issubclass(kind.cls, pydantic.BaseModel) and isinstance(value, Mapping):
-        value = _spec_validated(value, kind.cls, operator, coerce=True)
+        value = _model_from(value, kind.cls, operator)
     if typing.is_typeddict(kind.cls):
         return _checked_typed_dict(value, kind, operator)
     if not isinstance(value, kind.cls):
@@ -265,17 +265,30 @@ def _checked_typed_dict(value: Any, kind: RecordType, operator: str) -> Any:
     return value
 
 
-def _spec_validated(value: Any, spec: Any, operator: str, *, coerce: bool = False) -> Any:
+def _model_from(value: Mapping[str, Any], cls: Any, operator: str) -> Any:
+    if is_abstract(value) and value.keys() == cls.model_fields.keys():
+        return make_record(cls, dict(value))
+    return _validated_model(value, cls, operator)
+
+
+def _spec_validated(value: Any, spec: Any, operator: str) -> Any:
+    """Returns what ``output_spec`` makes of a result; of one not known yet, the result."""
+    if is_abstract(value):
+        return value
+    model = _validated_model(value, spec, operator)
+    if not isinstance(value, Mapping):
+        return model
+    return {name: getattr(model, name) for name in spec.model_fields}
+
+
+def _validated_model(value: Any, spec: Any, operator: str) -> Any:
     try:
-        model = spec.model_validate(value)
+        return spec.model_validate(value)
     except pydantic.ValidationError as error:
         raise OperatorOutputError(
             f"operator {operator!r} declares to return {spec.__name__} and returned "
             f"{summary(value)}: {validation_problems(error)}."
         ) from None
-    if coerce or not isinstance(value, Mapping):
-        return model
-    return {name: getattr(model, name) for name in spec.model_fields}
 
 
 def _not_the_declared_class(operator: str, kind: Any, value: Any) -> OperatorOutputError:

@@ -98,14 +98,18 @@ def _split(value: Any, is_part: Callable[[Any], bool], parts: list[Any]) -> Form
     if is_part(value):
         parts.append(value)
         return _HOLE
-    opened = _opened(value)
+    opened = opened_container(value)
     if opened is None:
         return Form("constant", value)
     kind, about, keys, items = opened
-    return Form(kind, about, keys, tuple(_split(item, is_part, parts) for item in items))
+    known = len(parts)
+    children = tuple(_split(item, is_part, parts) for item in items)
+    if len(parts) == known and kind in ("record", "tree"):
+        return Form("constant", value)
+    return Form(kind, about, keys, children)
 
 
-def _opened(value: Any) -> tuple[str, Any, tuple[Any, ...], Sequence[Any]] | None:
+def opened_container(value: Any) -> tuple[str, Any, tuple[Any, ...], Sequence[Any]] | None:
     """Returns the kind of a container, what its form is about, its keys and its items."""
     cls = type(value)
     if cls is list or cls is tuple:
@@ -294,6 +298,11 @@ class Applied(Operator):
         """What the operator declares to return."""
         return self.operator.output_type
 
+    @derived
+    def validates_inputs(self) -> bool:
+        """Whether the operator validates its inputs."""
+        return self.operator.validates_inputs
+
     def run(self, args: Any, kwargs: Any) -> Any:
         """Returns what the operator returns, validated by it."""
         return self.operator.run(args, kwargs)
@@ -333,6 +342,11 @@ class HostApplied(HostOperator):
     def output_type(self) -> OutputType:
         """What the operator declares to return."""
         return self.operator.output_type
+
+    @derived
+    def validates_inputs(self) -> bool:
+        """Whether the operator validates its inputs."""
+        return self.operator.validates_inputs
 
     def start(self, args: Any, kwargs: Any) -> Any:
         """Returns what the operator returns, or a coroutine of it."""

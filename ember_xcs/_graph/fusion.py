@@ -41,8 +41,9 @@ def fusion_groups(
     Example:
         Two branches, each a host call (1, 2) and pure work on its answer (3, 4), meet in node 5:
 
-        >>> fusion_groups([[], [0], [0], [1], [2], [3, 4]],
-        ...               [True, False, False, True, True, True], {5})
+        >>> fusion_groups(
+        ...     [[], [0], [0], [1], [2], [3, 4]], [True, False, False, True, True, True], {5}
+        ... )
         [0, None, None, 1, 1, 1]
     """
     if not any(pure):

@@ -187,5 +187,3 @@ class JitFunction:
 
 def _described(given: Any) -> Any:
     return getattr(given, "function", type(given)) if isinstance(given, Operator) else given
-
-

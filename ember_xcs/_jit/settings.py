@@ -75,7 +75,9 @@ def jit_settings(**given: Any) -> JITSettings:
         return JITSettings(**given)
     except pydantic.ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
-        raise OptionsError(f"jit: {'.'.join(map(str, problem['loc']))}: {problem['msg']}.") from None
+        raise OptionsError(
+            f"jit: {'.'.join(map(str, problem['loc']))}: {problem['msg']}."
+        ) from None
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

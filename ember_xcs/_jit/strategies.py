@@ -230,5 +230,3 @@ def register_strategy(strategy: Strategy, before: str = "python") -> None:
         if before not in names:
             raise OptionsError(f"before={before!r} is not one of {', '.join(names)}.")
         _strategies.insert(names.index(before), strategy)
-
-

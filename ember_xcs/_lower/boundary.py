@@ -18,9 +18,9 @@ __all__ = ["all_arrays", "from_static", "to_static"]
 
 
 def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex) and not (
-        isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "OSUV"
-    )
+    return isinstance(
+        leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex
+    ) and not (isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "OSUV")
 
 
 def all_arrays(tree: Any) -> bool:

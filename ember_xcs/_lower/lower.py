@@ -13,7 +13,6 @@ from typing import Any
 
 from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._core.options import ExecutionOptions
-
 from ember_xcs._core.plumbing import Pack, Pick
 from ember_xcs._core.policy import HostPolicy
 from ember_xcs._graph import XCSGraph, pick_field

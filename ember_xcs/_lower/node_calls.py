@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -58,9 +57,7 @@ class NodeCall:
     def arguments(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Returns the positional and keyword arguments for these values."""
         fields = dict(self.constants)
-        fields.update(
-            (f, v) for f, v in zip(self.fields, values, strict=False) if v is not MISSING
-        )
+        fields.update((f, v) for f, v in zip(self.fields, values, strict=False) if v is not MISSING)
         if self.bindings.spreads:
             fields.update(self.bindings.spread(values[len(self.fields) :]))
         if self.operator.signature.style == "inputs":
@@ -141,4 +138,6 @@ def _plain_function(operator: Operator) -> Callable[..., Any]:
 def staged_sources(bindings: NodeBindings, operator: StagedCall) -> list[Source | ConstantSource]:
     """Returns where each operand of a staged call comes from."""
     found = [bindings.fields[name] for name in operator.signature.names]
-    return [ConstantSource(b.value) if isinstance(b, ConstantBinding) else _source(b) for b in found]
+    return [
+        ConstantSource(b.value) if isinstance(b, ConstantBinding) else _source(b) for b in found
+    ]

@@ -59,7 +59,9 @@ class Region:
         )
         by_id = {step.node_id: step for step in steps}
         self.host_outputs = frozenset(
-            k for k, (node, field) in enumerate(outputs) if field in _host(by_id[node], "host_outputs")
+            k
+            for k, (node, field) in enumerate(outputs)
+            if field in _host(by_id[node], "host_outputs")
         )
         self._jitted = jax.jit(self._computed)
         self._call: Callable[..., Any] = self._choose_call()

@@ -203,17 +203,25 @@ def bind_control(
 
 def _scan_rule(equation: Any, operands: Sequence[Any]) -> list[Any]:
     params = equation.params
-    closed, carried = params["jaxpr"], params["num_carry"]
-    slices = tuple(closed.out_avals[carried:])
+    closed = params["jaxpr"]
+    scanned = _count_scanned(equation.invars, closed.in_avals)
+    results = _count_scanned(equation.outvars, closed.out_avals)
+    carried = len(equation.outvars) - results
     operator = Scan(
         Body(closed, "scan_body"),
-        params["num_consts"],
+        len(equation.invars) - carried - scanned,
         carried,
         params["length"],
         params["reverse"],
-        slices,
+        tuple(closed.out_avals[carried:]),
     )
     return bind_control(operator, operands, [v.aval for v in equation.outvars])
+
+
+def _count_scanned(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """How many variables of a scan lose their first axis inside: its names differ by JAX version."""
+    pairs = zip(outside, inside, strict=True)
+    return sum(len(variable.aval.shape) > len(aval.shape) for variable, aval in pairs)
 
 
 def _while_rule(equation: Any, operands: Sequence[Any]) -> list[Any]:

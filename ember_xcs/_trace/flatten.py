@@ -19,7 +19,7 @@ from ember_xcs._trace.primitive import operator_call_p
 from ember_xcs._trace.staging import contains_host_calls
 from ember_xcs.errors import TracingError
 
-__all__ = ["flat_jaxpr"]
+__all__ = ["flat_jaxpr", "inlined"]
 
 _CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _OPENED = frozenset(
@@ -42,9 +42,14 @@ def flat_jaxpr(closed: Any, control_rules: dict[str, ControlRule]) -> Any:
         return closed
 
     def run(*inputs: Any) -> list[Any]:
-        return _evaluate(closed.jaxpr, closed.consts, inputs, control_rules)
+        return inlined(closed, inputs, control_rules)
 
     return jax.make_jaxpr(run)(*[_struct(v.aval) for v in closed.jaxpr.invars])
+
+
+def inlined(closed: Any, inputs: Sequence[Any], control_rules: dict[str, ControlRule]) -> list[Any]:
+    """Returns the results of a closed jaxpr, made part of what is being traced."""
+    return _evaluate(closed.jaxpr, closed.consts, inputs, control_rules)
 
 
 def _struct(aval: Any) -> jax.ShapeDtypeStruct:
@@ -52,9 +57,7 @@ def _struct(aval: Any) -> jax.ShapeDtypeStruct:
 
 
 def _has_nested_calls(jaxpr: Any) -> bool:
-    return any(
-        e.primitive is not operator_call_p and _calls_host(e) for e in jaxpr.eqns
-    )
+    return any(e.primitive is not operator_call_p and _calls_host(e) for e in jaxpr.eqns)
 
 
 def _calls_host(equation: Any) -> bool:

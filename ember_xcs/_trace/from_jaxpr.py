@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax.extend.core as jex_core
+import numpy as np
 from jax.extend import source_info_util
 
 from ember_xcs._graph import XCSGraph, XCSNode
@@ -20,7 +21,7 @@ from ember_xcs._graph.fusion import fusion_groups
 from ember_xcs._trace.nodes import LIVE, NumericProgram, StagedCall
 from ember_xcs._trace.primitive import operator_call_p
 
-__all__ = ["GraphProgram", "HEAVY_WORK", "graph_from_jaxpr"]
+__all__ = ["HEAVY_WORK", "GraphProgram", "graph_from_jaxpr"]
 
 HEAVY_WORK = 1e7
 """Arithmetic operations from which on a program counts as heavy, a few milliseconds of one core."""
@@ -117,7 +118,9 @@ class _Builder:
 
     def add_program(self, group: _Group, wanted: set[Any]) -> None:
         """Adds the node of a numeric program; one that nobody reads is left out."""
-        outvars = [v for v in _distinct(v for e in group.equations for v in e.outvars) if v in wanted]
+        outvars = [
+            v for v in _distinct(v for e in group.equations for v in e.outvars) if v in wanted
+        ]
         if not outvars:
             return
         operator = _program(group, outvars)
@@ -141,7 +144,11 @@ class _Builder:
 
     def source(self, atom: Any) -> tuple[str, Any]:
         """Where the value of a variable or literal comes from."""
-        return self.sources[atom] if _is_variable(atom) else ("value", atom.val)
+        if _is_variable(atom):
+            return self.sources[atom]
+        return "value", np.asarray(
+            atom.val, atom.aval.dtype
+        )  # JAX's literals have types of their own
 
     def _record(self, node: XCSNode, outvars: Sequence[Any]) -> None:
         for position, variable in enumerate(outvars):
@@ -232,7 +239,10 @@ def _dependent(jaxpr: Any) -> frozenset[Any]:
 
 def _program(group: _Group, outvars: Sequence[Any]) -> NumericProgram:
     equations = group.equations
-    jaxpr = jex_core.Jaxpr([], group.reads, list(outvars), equations, debug_info=None)
+    names = tuple(f"x{k}" for k in range(len(group.reads)))
+    results = tuple(f"result[{k}]" for k in range(len(outvars)))
+    debug_info = jex_core.DebugInfo("numeric", "ember_xcs", names, results)
+    jaxpr = jex_core.Jaxpr([], group.reads, list(outvars), equations, debug_info=debug_info)
     lines = _distinct(source_info_util.summarize(e.source_info) for e in equations)
     work = sum(map(work_of, equations))
     return NumericProgram(jex_core.ClosedJaxpr(jaxpr, []), _label(equations), work, tuple(lines))
@@ -255,9 +265,7 @@ def work_of(equation: Any) -> float:
         (contracted, _), _ = equation.params["dimension_numbers"]
         shape = equation.invars[0].aval.shape
         work *= 2 * math.prod(shape[axis] for axis in contracted)
-    inner = sum(
-        work_of(e) for j in jex_core.jaxprs_in_params(equation.params) for e in j.eqns
-    )
+    inner = sum(work_of(e) for j in jex_core.jaxprs_in_params(equation.params) for e in j.eqns)
     return work + inner * equation.params.get("length", 1)
 
 

@@ -103,16 +103,9 @@ def _batch(
     batch: tuple[int, ...],
     mapped: tuple[tuple[bool, ...], ...],
 ) -> tuple[list[Any], list[int]]:
-    size = next(
-        x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None
-    )
-    moved = [
-        x if d is None else jnp.moveaxis(x, d, 0)
-        for x, d in zip(operands, dims, strict=True)
-    ]
-    levels = tuple(
-        (d is not None, *old) for d, old in zip(dims, mapped, strict=True)
-    )
+    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
+    moved = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True)]
+    levels = tuple((d is not None, *old) for d, old in zip(dims, mapped, strict=True))
     results = operator_call_p.bind(*moved, site=site, batch=(size, *batch), mapped=levels)
     return results, [0] * len(results)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import typing
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from ember_xcs._core.arguments import bind_arguments
 from ember_xcs._core.operator import Operator
 from ember_xcs._core.operator_class import fields_of
-from ember_xcs._core.outputs import HOST, RecordType
+from ember_xcs._core.outputs import HOST, OutputType, RecordType
 from ember_xcs._core.plumbing import (
     CheckInputs,
     CheckOutput,
@@ -22,7 +22,7 @@ from ember_xcs._core.plumbing import (
     split_form,
 )
 from ember_xcs._core.signature import record_fields
-from ember_xcs._graph import OutputPort, XCSGraph, XCSNode
+from ember_xcs._graph import XCSGraph, XCSNode
 from ember_xcs._trace.symbols import (
     Origin,
     Symbol,
@@ -39,6 +39,7 @@ __all__ = ["GraphRecorder", "finished"]
 _DEEPEST = 32
 """How many calls of one operator may be open inside one another."""
 
+_NUMBERS = (float, int, bool, complex)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -62,9 +63,7 @@ class GraphRecorder:
         self.graph.input(name)
         return Symbol(Origin(self, name))
 
-    def __call__(
-        self, operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
+    def __call__(self, operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Returns a symbol for the output of the call; of an opened call, what it returns."""
         if not self.is_open:
             raise TracingError(
@@ -129,7 +128,7 @@ class GraphRecorder:
             raise _endless(operator) from error
         finally:
             self._opened.pop()
-        return self._checked(result, operator.output_type.kind, operator)
+        return self._checked(result, operator)
 
     def _check_depth(self, operator: Operator) -> None:
         if sum(op is operator for op in self._opened) >= _DEEPEST:
@@ -139,23 +138,15 @@ class GraphRecorder:
         check = CheckInputs(operator, tuple(bound.arguments))
         return self._add_node(check, dict(bound.arguments))
 
-    def _checked(self, value: Any, kind: Any, operator: Operator) -> Any:
+    def _checked(self, value: Any, operator: Operator) -> Any:
         """Returns the result of an opened call, checked in the run where its type says so."""
-        if operator.output_type.is_host or (kind is HOST and operator.output_type.spec is None):
+        declared = operator.output_type
+        if declared.is_host:
             return value
-        if is_symbol(value):
-            if _is_declared(value, operator):
-                return value
-        elif isinstance(kind, RecordType) and type(value) is kind.cls:
-            return value if self._has_exact_fields(value, kind) else self._check(value, operator)
-        elif not self.symbols_in(value):
-            return operator.output_type.validated(value, operator.name)
-        return self._check(value, operator)
-
-    def _has_exact_fields(self, record: Any, kind: RecordType) -> bool:
-        """Whether nothing is left to check: its fields may be anything."""
-        del record
-        return all(inner is HOST for _, inner in kind.fields)
+        if not self.symbols_in(value):
+            return declared.validated(value, operator.name)
+        exact = _is_declared(value, operator) if is_symbol(value) else _is_free(value, declared)
+        return value if exact else self._check(value, operator)
 
     def _check(self, value: Any, operator: Operator) -> Symbol:
         return self._symbol(self._add_node(CheckOutput(operator), {"value": value}))
@@ -303,12 +294,12 @@ def _closed(
     takes any name is made to take only those that it was given.
     """
     signature = operator.signature
-    if signature.open and (not signature.names or signature.style == "inputs"):
+    missing = [name for name in signature.names if name not in constants]
+    if not missing and not signature.open:
+        return operator, constants
+    parameters = bound.signature.parameters if bound is not None else {}
+    if signature.open or any(name not in parameters for name in missing):
         return applied(operator, constants), constants
-    if signature.style == "inputs" or bound is None:
-        return applied(operator, constants), constants
-    parameters = bound.signature.parameters
-    missing = [name for name in signature.names if name not in constants and name in parameters]
     return operator, {**constants, **{name: parameters[name].default for name in missing}}
 
 
@@ -318,29 +309,54 @@ def _typed(path: tuple[Step, ...]) -> Any:
 
 
 def _output_field(origin: Origin) -> str | None:
-    """Returns the output field that an edge can pick in place of a node, or None."""
+    """Returns the output field by which an edge picks exactly what Python would, or None."""
     node = origin.source
     if len(origin.path) != 1 or not isinstance(node, XCSNode):
         return None
     kind, key = origin.path[0]
-    signature = node.operator.signature
-    annotation = declared_annotation(node.operator)
-    if signature.outputs is not None and key in signature.outputs:
-        return str(key)
-    if kind == "attribute" or signature.outputs is not None:
+    if type(key) not in (str, int):
         return None
-    base = getattr(annotation, "__origin__", annotation)
-    base = base if isinstance(base, type) else object
-    if type(key) is str and (issubclass(base, Mapping) or signature.style == "inputs"):
-        return key
-    is_sequence = issubclass(base, Sequence) and not issubclass(base, str | bytes)
-    return str(key) if type(key) is int and is_sequence else None
+    is_field = _is_record_field if node.operator.signature.outputs is not None else _is_item
+    return str(key) if is_field(node.operator, kind, key) else None
+
+
+def _is_record_field(operator: Operator, kind: str, key: str | int) -> bool:
+    annotation = declared_annotation(operator)
+    if operator.output_type.spec is not None:
+        return key in (operator.signature.outputs or ())
+    if type(key) is int:
+        return kind == "item" and hasattr(annotation, "_fields")
+    access = "item" if typing.is_typeddict(annotation) else "attribute"
+    return kind == access and key in (operator.signature.outputs or ())
+
+
+def _is_item(operator: Operator, kind: str, key: str | int) -> bool:
+    """Whether a key or position is one of a declared mapping or sequence."""
+    annotation = declared_annotation(operator)
+    base = typing.get_origin(annotation) or annotation
+    if kind != "item" or not isinstance(base, type):
+        return False
+    if type(key) is int:
+        return issubclass(base, Sequence) and not issubclass(base, str | bytes)
+    return issubclass(base, Mapping) or operator.signature.style == "inputs"
 
 
 def _is_declared(symbol: Symbol, operator: Operator) -> bool:
     """Whether another operator has promised what this one declares, so that it is checked."""
-    wanted = declared_annotation(operator)
-    return record_fields(wanted) is not None and origin_of(symbol).annotation is wanted
+    wanted, origin = declared_annotation(operator), origin_of(symbol)
+    is_checked = wanted in _NUMBERS or record_fields(wanted) is not None
+    is_output = isinstance(origin.source, XCSNode) and not origin.path
+    return (
+        is_checked and is_output and origin.annotation is wanted and not operator.output_type.spec
+    )
+
+
+def _is_free(value: Any, declared: OutputType) -> bool:
+    """Whether a value is of the declared record class, whose fields may be anything."""
+    kind = declared.kind
+    if not isinstance(kind, RecordType) or declared.spec is not None:
+        return False
+    return type(value) is kind.cls and all(inner is HOST for _, inner in kind.fields)
 
 
 def _endless(operator: Operator) -> TracingError:

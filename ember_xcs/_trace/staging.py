@@ -221,8 +221,7 @@ class StagedFunction:
         """
         constants = iter(self.result_constants)
         outward = [
-            _outward(value, aval)
-            for value, aval in zip(outputs, self.jaxpr.out_avals, strict=True)
+            _outward(value, aval) for value, aval in zip(outputs, self.jaxpr.out_avals, strict=True)
         ]
         leaves = [
             next(constants) if position is None else outward[position]

@@ -222,7 +222,7 @@ def describe(symbol: Symbol) -> str:
     source = origin.source
     if type(source) is str:
         return f"the input {source!r}{path_text(origin.path)}"
-    return f"the output of {typing.cast(XCSNode, source).id!r}{path_text(origin.path)}"
+    return f"the output of {typing.cast('XCSNode', source).id!r}{path_text(origin.path)}"
 
 
 def refusal(symbol: Symbol, what: str, remedy: str = REMEDY) -> TracingError:

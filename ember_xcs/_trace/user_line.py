@@ -32,3 +32,13 @@ def frame_line(filename: str, line: int) -> str:
 def is_foreign(filename: str) -> bool:
     """Whether a file is not the user's: ours, JAX's, or Python's machinery."""
     return filename.startswith(_FOREIGN) or filename.startswith("<frozen")
+
+
+def traceback_line(error: BaseException) -> str | None:
+    """Returns ``"file:line: code"`` of the innermost frame that an error passed in user code."""
+    found, step = None, error.__traceback__
+    while step is not None:
+        if not is_foreign(step.tb_frame.f_code.co_filename):
+            found = frame_line(step.tb_frame.f_code.co_filename, step.tb_lineno)
+        step = step.tb_next
+    return found
