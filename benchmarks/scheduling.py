@@ -1,24 +1,22 @@
-"""What scheduling costs, against the same done by hand.
+"""What scheduling costs: no-op nodes, against the same done by hand and by others.
 
-Each row is a ratio of medians over repeats that are interleaved, so that noise of the machine
-falls on both sides. Run it as ``python benchmarks/scheduling.py``.
+The engine is measured twice: on plans made by hand, and on graphs that a user builds and runs
+with ``xcs.execute_graph``, where the check of the inputs and the look-up of the plan count too.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import gc
-import statistics
+import operator
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
+import ember_xcs as xcs
+from benchmarks.harness import Row, compare, installed, ratio_row, skipped
 from ember_xcs._lower.plan import Executor, Plan, Task, TaskKind
-from ember_xcs._runtime.shutdown import shutdown_pools
 from ember_xcs._runtime.supervise import execute_plan
 
 Parents = Sequence[Sequence[int]]
@@ -176,96 +174,94 @@ def children_of_cached(parents: Parents) -> list[list[int]]:
     return _children[id(parents)]
 
 
-def compare(
-    ours: Callable[[], Any],
-    theirs: Callable[[], Any],
-    repeats: int,
-    before: Callable[[], Any] = gc.collect,
-) -> tuple[float, float]:
-    """Returns the medians of both, in seconds."""
-    times: tuple[list[float], list[float]] = ([], [])
-    ours(), theirs()
-    for _ in range(repeats):
-        for side, function in zip(times, (ours, theirs), strict=True):
-            before()
-            start = time.perf_counter()
-            function()
-            side.append(time.perf_counter() - start)
-    return statistics.median(times[0]), statistics.median(times[1])
+def graph_of(parents: Parents) -> xcs.XCSGraph:
+    """The graph as a user writes it: a lambda with as many parameters as the node has parents."""
+    of_none, of_one, of_three = (lambda: 1), (lambda a: 1), (lambda a, b, c: 1)
+    of_many = lambda **values: 1  # noqa: E731
+    lambdas = {0: of_none, 1: of_one, 3: of_three}
+    graph = xcs.XCSGraph("benchmark")
+    nodes: list[xcs.XCSNode] = []
+    for i, its in enumerate(parents):
+        node = graph.add_node(lambdas.get(len(its), of_many), f"n{i}")
+        for k, parent in enumerate(its):
+            field = "abc"[k] if len(its) in lambdas else f"v{k}"
+            graph.connect(nodes[parent], node.inputs[field])
+        nodes.append(node)
+    return graph
 
 
-def row(name: str, times: tuple[float, float], bar: float) -> None:
-    ours, theirs = times
-    ratio = ours / theirs
-    verdict = "" if ratio <= bar else "  above the bar"
-    print(f"{name:<50} {ours * 1e3:9.3f} {theirs * 1e3:9.3f} {ratio:6.2f} {bar:5.2f}{verdict}")
+def dask_of(parents: Parents) -> Callable[[], Any]:
+    """The graph in dask's own form, so that nothing is converted in the measured run."""
+    from dask._task_spec import Task as DaskTask
+    from dask._task_spec import TaskRef
+    from dask.threaded import get
+
+    graph = {
+        f"n{i}": DaskTask(f"n{i}", noop, *(TaskRef(f"n{p}") for p in its))
+        for i, its in enumerate(parents)
+    }
+    ends = [f"n{i}" for i, its in enumerate(children_of(parents)) if not its]
+    return lambda: get(graph, ends)
 
 
-def overheads(repeats: int = 41) -> None:
+class State(TypedDict):
+    values: Annotated[list[int], operator.add]
+
+
+def langgraph_of(parents: Parents) -> Callable[[], Any]:
+    """The graph compiled by LangGraph; a node waits for all its parents."""
+    from langgraph.graph import END, START, StateGraph
+
+    nothing: dict[str, list[int]] = {"values": []}
+    builder = StateGraph(State)
+    for i, its in enumerate(parents):
+        builder.add_node(f"n{i}", lambda state: nothing)
+        builder.add_edge([f"n{p}" for p in its] if its else START, f"n{i}")
+    for i, its in enumerate(children_of(parents)):
+        if not its:
+            builder.add_edge(f"n{i}", END)
+    compiled = builder.compile()
+    config = {"recursion_limit": len(parents) + 10}
+    return lambda: compiled.invoke({"values": []}, config)
+
+
+def rows(quick: bool = False) -> Iterator[Row]:
     hands = ThreadsByHand()
     for shape, parents in SHAPES.items():
         functions = [noop] * len(parents)
         plan = plan_of(parents, functions)
-        loop = functools.partial(plain_loop, parents, functions)
-        by_hand = functools.partial(hands.run, parents, functions)
-        for name, other, bar in (("sequential", loop, 4), ("parallel", by_hand, 2)):
-            ours = functools.partial(execute_plan, plan, (), scheduler=name)
-            against = "plain loop" if other is loop else "threads by hand"
-            row(f"{name}, {shape}, / {against}", compare(ours, other, repeats), bar)
+        graph = graph_of(parents)
+        ends = [1 for its in children_of(parents) if not its]
+        for name in ("sequential", "parallel"):
+            assert list(xcs.execute_graph(graph, scheduler=name).values()) == ends
+        hand = {
+            "sequential": ("plain loop", functools.partial(plain_loop, parents, functions), 4),
+            "parallel": ("threads by hand", functools.partial(hands.run, parents, functions), 2),
+        }
+        for name, (against, by_hand, bar) in hand.items():
+            sides = {
+                "plan": functools.partial(execute_plan, plan, (), scheduler=name),
+                "graph": functools.partial(xcs.execute_graph, graph, scheduler=name),
+                against: by_hand,
+            }
+            times = compare(7 if quick else 31, sides, warm=3)
+            yield ratio_row(f"{name}, plan, {shape}", times, "plan", against, bar)
+            yield ratio_row(f"{name}, execute_graph, {shape}", times, "graph", against, bar)
+        yield from against_others(shape, parents, graph, 3 if quick else 9)
 
 
-def async_calls(n: int = 200, seconds: float = 0.05, repeats: int = 9) -> None:
-    async def call(*_: Any) -> int:
-        await asyncio.sleep(seconds)
-        return 1
-
-    async def gather() -> int:
-        return sum(await asyncio.gather(*(call() for _ in range(n))))
-
-    plan = plan_of([[] for _ in range(n)], [call] * n, Executor.ASYNC)
-    times = compare(lambda: execute_plan(plan, ()), lambda: asyncio.run(gather()), repeats)
-    row(f"{n} async calls of 50 ms, / asyncio.gather", times, 1.1)
-
-
-def blocking_calls(n: int = 200, seconds: float = 0.05, repeats: int = 9) -> None:
-    def call(*_: Any) -> int:
-        time.sleep(seconds)
-        return 1
-
-    hands = ThreadsByHand(n)
-    parents: Parents = [[] for _ in range(n)]
-    functions = [call] * n
-    plan = plan_of(parents, functions)
-    times = compare(lambda: execute_plan(plan, ()), lambda: hands.run(parents, functions), repeats)
-    row(f"{n} blocking calls of 50 ms, / warm threads", times, 1.4)
-    times = compare(
-        lambda: execute_plan(plan, ()),
-        lambda: hands.run(parents, functions),
-        repeats,
-        before=shutdown_pools,
-    )
-    row(f"{n} blocking calls, no thread yet, / warm threads", times, 1.4)
-
-
-def skewed(repeats: int = 9) -> None:
-    """A call of 100 ms beside a chain of five of 20 ms, which end in one node."""
-
-    def wait(seconds: float) -> Callable[..., int]:
-        return lambda *_: time.sleep(seconds) or 1
-
-    parents: Parents = [[], [0], [1], [2], [3], [], [5], [4, 6]]
-    plan = plan_of(parents, [wait(seconds) for seconds in [0.02] * 5 + [0.1, 0.0, 0.0]])
-    times = compare(lambda: execute_plan(plan, ()), lambda: time.sleep(0.1), repeats)
-    row("slow node beside a fast chain, / critical path", times, 1.1)
-
-
-def main() -> None:
-    print(f"{'':<50} {'ours ms':>9} {'hand ms':>9} {'ratio':>6} {'bar':>5}")
-    overheads()
-    async_calls()
-    blocking_calls()
-    skewed()
-
-
-if __name__ == "__main__":
-    main()
+def against_others(
+    shape: str, parents: Parents, graph: xcs.XCSGraph, repeats: int
+) -> Iterator[Row]:
+    """How many times faster than those who do the same for a living."""
+    ours = functools.partial(xcs.execute_graph, graph, scheduler="parallel")
+    what = f"parallel, execute_graph, {shape}"
+    for name, package, make, bar in (
+        ("dask threaded", "dask", dask_of, 8),
+        ("LangGraph", "langgraph", langgraph_of, 20),
+    ):
+        if installed(package):
+            times = compare(repeats, {"ours": ours, name: make(parents)}, warm=2)
+            yield ratio_row(what, times, "ours", name, bar, faster=True)
+        else:
+            yield skipped(f"{what}: times faster than {name}", package)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping
-from inspect import isfunction
 from typing import Any, Generic, TypeVar, dataclass_transform
 
 import jax
@@ -94,7 +94,7 @@ class OperatorMeta(abc.ABCMeta):
         cls = super().__new__(mcs, name, bases, namespace, **kwargs)
         cls._xcs_computed = _cached_properties(cls)
         if cls.__module__ == "ember_xcs._core.operator":
-            cls._xcs_taken = cls._xcs_taken | {k for k, v in namespace.items() if isfunction(v)}
+            cls._xcs_taken = cls._xcs_taken | {k for k, v in namespace.items() if inspect.isfunction(v)}
         for field in namespace.get("__annotations__", ()):
             check_field_name(cls, field)
         generated = not _has_own_init(cls)
@@ -108,6 +108,12 @@ class OperatorMeta(abc.ABCMeta):
             cls, _flatten_with_keys, functools.partial(_unflatten, cls), _flatten
         )
         return cls
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """What a new instance is made with, for ``inspect`` and ``help``."""
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]  (of this class)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         """Returns a new instance, frozen."""

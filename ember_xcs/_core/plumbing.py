@@ -255,10 +255,15 @@ class CheckOutput(_Glue):
         return Signature((Field("value"),), outputs=declared.outputs, returns=declared.returns)
 
 
-def _applied_signature(operator: Operator, fields: tuple[str, ...]) -> Signature:
+def _applied_signature(
+    operator: Operator, fields: tuple[str, ...], positional: int
+) -> Signature:
     declared = operator.signature
-    known = (declared.field(name) or Field(name) for name in fields)
-    return dataclasses.replace(declared, fields=tuple(known), open=False)
+    known = tuple(
+        declared.field(name) or Field(name, positional=k < positional)
+        for k, name in enumerate(fields)
+    )
+    return dataclasses.replace(declared, fields=known, open=False)
 
 
 class Applied(Operator):
@@ -269,10 +274,13 @@ class Applied(Operator):
     Attributes:
         operator: What is called.
         fields: The names of its inputs.
+        positional: How many of the first ones are passed by position; the others, if they are no
+            parameters of the operator, by name.
     """
 
     operator: Operator
     fields: tuple[str, ...]
+    positional: int = 0
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what the operator returns."""
@@ -291,7 +299,7 @@ class Applied(Operator):
     @derived
     def signature(self) -> Signature:
         """The inputs of the call."""
-        return _applied_signature(self.operator, self.fields)
+        return _applied_signature(self.operator, self.fields, self.positional)
 
     @derived
     def output_type(self) -> OutputType:
@@ -313,6 +321,7 @@ class HostApplied(HostOperator):
 
     operator: HostOperator
     fields: tuple[str, ...]
+    positional: int = 0
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what the operator returns."""
@@ -336,7 +345,7 @@ class HostApplied(HostOperator):
     @derived
     def signature(self) -> Signature:
         """The inputs of the call."""
-        return _applied_signature(self.operator, self.fields)
+        return _applied_signature(self.operator, self.fields, self.positional)
 
     @derived
     def output_type(self) -> OutputType:
@@ -353,8 +362,8 @@ class HostApplied(HostOperator):
         return self.operator.start(args, kwargs)
 
 
-def applied(operator: Operator, fields: Iterable[str]) -> Operator:
-    """Returns an operator that takes these fields and no others."""
+def applied(operator: Operator, fields: Iterable[str], positional: int = 0) -> Operator:
+    """Returns an operator that takes these fields and no others; the first ones by position."""
     if isinstance(operator, HostOperator):
-        return HostApplied(operator, tuple(fields))
-    return Applied(operator, tuple(fields))
+        return HostApplied(operator, tuple(fields), positional)
+    return Applied(operator, tuple(fields), positional)

@@ -44,16 +44,16 @@ class JITCache:
         """Returns the program under ``key``, made by ``make`` if it is not there."""
         with self._lock:
             entry = self._entries.get(key)
-            if entry is not None:
+            if entry is None:
+                self.misses += 1
+                entry = self._entries[key] = Future()
+                self._evict()
+                is_mine = True
+            else:
                 self.hits += 1
                 self._entries.move_to_end(key)
-            else:
-                self.misses += 1
-                mine = self._entries[key] = Future()
-                self._evict()
-        if entry is not None:
-            return entry.result()
-        return self._made(key, mine, make)
+                is_mine = False
+        return self._made(key, entry, make) if is_mine else entry.result()
 
     def _made(self, key: Hashable, entry: Future[Any], make: Callable[[], Any]) -> Any:
         try:

@@ -6,23 +6,25 @@ import functools
 import time
 import weakref
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from ember_xcs._core import calls
 from ember_xcs._core.jax_state import under_jax_trace
 from ember_xcs._core.operator import Operator
-from ember_xcs._graph import XCSGraph
 from ember_xcs._jit.cache import JITCache
 from ember_xcs._jit.lowered import LoweredFunction
 from ember_xcs._jit.programs import NumericRunner, Program
 from ember_xcs._jit.request import Request, Target
 from ember_xcs._jit.selection import JITExplanation, select
-from ember_xcs._jit.settings import JITSettings
 from ember_xcs._jit.stats import JITStats
 from ember_xcs._trace.staging import is_numeric
 from ember_xcs.errors import TracingError
+
+if TYPE_CHECKING:
+    from ember_xcs._graph import XCSGraph
+    from ember_xcs._jit.settings import JITSettings
 
 __all__ = ["JitFunction", "live_functions"]
 

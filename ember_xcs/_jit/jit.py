@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ember_xcs._core import calls
 from ember_xcs._core.jax_state import under_jax_trace
 from ember_xcs._core.operator import Operator
-from ember_xcs._core.options import ExecutionOptions
-from ember_xcs._jit.cache import JITCache
 from ember_xcs._jit.function import JitFunction, live_functions
-from ember_xcs._jit.selection import JITExplanation
 from ember_xcs._jit.settings import JITMode, JITSettings, jit_settings
 from ember_xcs.errors import OptionsError
+
+if TYPE_CHECKING:
+    from ember_xcs._core.options import ExecutionOptions
+    from ember_xcs._jit.cache import JITCache
+    from ember_xcs._jit.selection import JITExplanation
 
 __all__ = [
     "compiled_instance",
@@ -135,7 +137,8 @@ def _compiled_class(cls: Any, settings: JITSettings, cache: JITCache | None) -> 
         "__doc__": cls.__doc__,
         "_xcs_jit_settings": (settings, cache),
     }
-    return type(cls)(cls.__name__, (cls,), names)
+    made: type = type(cls)(cls.__name__, (cls,), names)
+    return made
 
 
 def compiled_instance(
@@ -153,9 +156,9 @@ class _Jit:
 
     def __init__(self) -> None:
         functools.update_wrapper(self, _jit)
-        self.trace = functools.partial(_jit, mode=JITMode.TRACE)
-        self.structural = functools.partial(_jit, mode=JITMode.STRUCTURAL)
-        self.enhanced = functools.partial(_jit, mode=JITMode.ENHANCED)
+        self.trace: Callable[..., Any] = functools.partial(_jit, mode=JITMode.TRACE)
+        self.structural: Callable[..., Any] = functools.partial(_jit, mode=JITMode.STRUCTURAL)
+        self.enhanced: Callable[..., Any] = functools.partial(_jit, mode=JITMode.ENHANCED)
 
     __call__ = staticmethod(_jit)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ember_xcs._graph import XCSGraph
 from ember_xcs._jit.programs import GraphRunner, NumericRunner, Program
-from ember_xcs._jit.request import Request
-from ember_xcs._jit.selection import JITExplanation
 from ember_xcs._lower.plan import Plan, TaskKind
+
+if TYPE_CHECKING:
+    from ember_xcs._graph import XCSGraph
+    from ember_xcs._jit.request import Request
+    from ember_xcs._jit.selection import JITExplanation
 
 __all__ = ["LoweredFunction"]
 

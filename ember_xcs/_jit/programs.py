@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ember_xcs._core.options import ExecutionOptions, resolve_options
-from ember_xcs._graph import XCSGraph
-from ember_xcs._jit.request import Request
 from ember_xcs._lower.lower import lower
-from ember_xcs._lower.plan import Plan
 from ember_xcs._runtime.supervise import aexecute_plan, execute_plan
-from ember_xcs._trace.from_jaxpr import GraphProgram
+
+if TYPE_CHECKING:
+    from ember_xcs._graph import XCSGraph
+    from ember_xcs._jit.request import Request
+    from ember_xcs._lower.plan import Plan
+    from ember_xcs._trace.from_jaxpr import GraphProgram
 
 __all__ = ["GraphRunner", "NumericRunner", "Program", "PythonRunner"]
 
@@ -24,11 +26,14 @@ class Program(Protocol):
 
     Attributes:
         strategy: The name of the strategy that made it.
-        graph: What it computes; None for plain Python.
     """
 
     strategy: str
-    graph: XCSGraph | None
+
+    @property
+    def graph(self) -> XCSGraph | None:
+        """What it computes; None for plain Python."""
+        ...
 
     def run(self, request: Request, options: Options) -> Any:
         """Returns the function's result."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._core.static import Static
-from ember_xcs._jit.settings import JITSettings
 from ember_xcs._trace.staging import is_numeric
+
+if TYPE_CHECKING:
+    from ember_xcs._jit.settings import JITSettings
 
 __all__ = ["Request", "Target", "leaf_kind"]
 
@@ -113,6 +115,8 @@ class Request:
 
     def __init__(self, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.target = target
+        self.leaves: list[Any]
+        self.structure: Any
         self.leaves, self.structure = jax.tree.flatten(target.wrapped(args, kwargs))
 
     @property
@@ -147,4 +151,4 @@ def leaf_kind(leaf: Any) -> Hashable:
     """Returns what of a leaf decides how a function is staged."""
     if isinstance(leaf, jax.Array | np.ndarray | np.generic):
         return leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)
-    return type(leaf)
+    return type(leaf).__mro__  # a class is hashable, but not to mypy

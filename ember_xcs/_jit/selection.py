@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ember_xcs._jit.programs import Program
-from ember_xcs._jit.request import Request
-from ember_xcs._jit.settings import JITSettings
-from ember_xcs._jit.stats import JITStats
 from ember_xcs._jit.strategies import Strategy, strategies, strategy_named
 from ember_xcs.errors import LoweringError, OptionsError, TracingError
+
+if TYPE_CHECKING:
+    from ember_xcs._jit.programs import Program
+    from ember_xcs._jit.request import Request
+    from ember_xcs._jit.settings import JITSettings
+    from ember_xcs._jit.stats import JITStats
 
 __all__ = ["JITExplanation", "Verdict", "select"]
 

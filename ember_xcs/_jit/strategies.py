@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.errors
 
-from ember_xcs._graph import XCSGraph
 from ember_xcs._jit.programs import GraphRunner, NumericRunner, Program, PythonRunner
-from ember_xcs._jit.request import Request
 from ember_xcs._trace.control import CONTROL_RULES
 from ember_xcs._trace.errors import as_tracing_error
 from ember_xcs._trace.flatten import flat_jaxpr
@@ -31,6 +29,10 @@ from ember_xcs._trace.from_jaxpr import graph_from_jaxpr
 from ember_xcs._trace.staging import contains_host_calls, noting_host_calls, stage_function
 from ember_xcs._trace.structural import record_structure
 from ember_xcs.errors import OptionsError, TracingError
+
+if TYPE_CHECKING:
+    from ember_xcs._graph import XCSGraph
+    from ember_xcs._jit.request import Request
 
 __all__ = ["Strategy", "register_strategy", "strategies", "strategy_named"]
 

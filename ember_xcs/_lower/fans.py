@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ember_xcs._core.operator import HostOperator
-from ember_xcs._trace.nodes import StagedCall
 from ember_xcs.errors import OperatorOutputError
+
+if TYPE_CHECKING:
+    from ember_xcs._core.operator import HostOperator
+    from ember_xcs._trace.nodes import StagedCall
 
 __all__ = ["BatchFan", "CallFan", "fan_of", "start_batch", "start_call"]
 

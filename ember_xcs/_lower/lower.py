@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ember_xcs._core.operator import HostOperator, Operator
-from ember_xcs._core.options import ExecutionOptions
 from ember_xcs._core.plumbing import Pack, Pick
 from ember_xcs._core.policy import HostPolicy
 from ember_xcs._graph import XCSGraph, pick_field
@@ -25,6 +24,9 @@ from ember_xcs._lower.region import Region, RegionStep
 from ember_xcs._passes import DEFAULT_PASSES, optimize
 from ember_xcs._trace.from_jaxpr import HEAVY_WORK
 from ember_xcs._trace.nodes import StagedCall
+
+if TYPE_CHECKING:
+    from ember_xcs._core.options import ExecutionOptions
 
 __all__ = ["lower"]
 
@@ -51,8 +53,9 @@ def lower(graph: XCSGraph, options: ExecutionOptions) -> Plan:
 def _lowered(graph: XCSGraph, passes: tuple[str, ...]) -> Plan:
     optimized = optimize(graph, passes=passes)
     order = optimized.topological_sort()
-    results = {name: (port.node.id, port.field) for name, port in optimized.outputs.items()}
-    groups = _grouped(optimized, order, {node for node, _ in results.values()}, "fusion" in passes)
+    results = {name: (port.node_id, port.field) for name, port in optimized.outputs.items()}
+    computed = {node for node, _ in results.values() if node is not None}
+    groups = _grouped(optimized, order, computed, "fusion" in passes)
     drafts = _drafts(optimized, order, groups, set(results.values()))
     inputs = (*graph.inputs, ALL_INPUTS) if graph.takes_any_input else tuple(graph.inputs)
     return assemble(graph.name, drafts, results, inputs)
@@ -119,7 +122,8 @@ def _wanted_outside(
             if node is not None and (node not in groups or groups[node] != groups.get(node_id)):
                 wanted.setdefault(node, {})[source] = None
     for source in sorted(results, key=str):
-        wanted.setdefault(str(source[0]), {})[source] = None
+        if source[0] is not None:
+            wanted.setdefault(source[0], {})[source] = None
     return {node: list(sources) for node, sources in wanted.items()}
 
 

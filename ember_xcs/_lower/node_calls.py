@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ember_xcs._core.functions import HostFunction
 from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._graph import MISSING, NodeBindings, XCSGraph
 from ember_xcs._graph.bindings import ConstantBinding, InputBinding, OutputBinding
-from ember_xcs._trace.nodes import StagedCall
+
+if TYPE_CHECKING:
+    from ember_xcs._trace.nodes import StagedCall
 
 __all__ = ["ConstantSource", "NodeCall", "Source", "node_call", "staged_sources"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,11 @@ from ember_xcs._core import calls
 from ember_xcs._core.arguments import summary
 from ember_xcs._graph import pick_field
 from ember_xcs._lower.boundary import all_arrays, from_static, to_static
-from ember_xcs._lower.node_calls import NodeCall, Source
 from ember_xcs._trace.host_values import HandleTable, from_bits, to_bits
 from ember_xcs.errors import NodeExecutionError
+
+if TYPE_CHECKING:
+    from ember_xcs._lower.node_calls import NodeCall, Source
 
 __all__ = ["Region", "RegionStep"]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from ember_xcs._graph import XCSGraph
 from ember_xcs._passes.common_subexpressions import common_subexpressions
 from ember_xcs._passes.constant_folding import constant_folding
 from ember_xcs._passes.dead_nodes import dead_nodes
 from ember_xcs.errors import OptionsError
+
+if TYPE_CHECKING:
+    from ember_xcs._graph import XCSGraph
 
 __all__ = ["DEFAULT_PASSES", "PASSES", "optimize"]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from ember_xcs._core.operator import Operator
 from ember_xcs._core.static import Static
 from ember_xcs._graph import ConstantBinding, InputBinding, XCSGraph
 from ember_xcs._passes.dead_nodes import may_be_dropped
 from ember_xcs._passes.rewrite import rebuilt
+
+if TYPE_CHECKING:
+    from ember_xcs._core.operator import Operator
 
 __all__ = ["common_subexpressions"]
 

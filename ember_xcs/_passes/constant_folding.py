@@ -23,7 +23,7 @@ def constant_folding(graph: XCSGraph) -> XCSGraph:
     A node whose value is a result, or is larger than a megabyte, stays; so does one whose
     value only the run could bind to a field.
     """
-    results = {port.node.id for port in graph.outputs.values()}
+    results = {port.node_id for port in graph.outputs.values() if port.node_id is not None}
     kept = results | _read_by_spreads(graph)
     values: dict[str, Any] = {}
     for node_id in graph.topological_sort():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ember_xcs._core.operator import HostOperator, Operator
-from ember_xcs._graph import XCSGraph
 from ember_xcs._passes.rewrite import rebuilt
+
+if TYPE_CHECKING:
+    from ember_xcs._graph import XCSGraph
 
 __all__ = ["dead_nodes", "may_be_dropped"]
 
@@ -15,7 +19,7 @@ def dead_nodes(graph: XCSGraph) -> XCSGraph:
     Host work that may give another result each time, or has side effects, stays: it was called
     for, and plain Python would call it.
     """
-    needed = {port.node.id for port in graph.outputs.values()}
+    needed = {port.node_id for port in graph.outputs.values() if port.node_id is not None}
     dropped = set()
     for node_id in reversed(graph.topological_sort()):
         if node_id not in needed and may_be_dropped(graph[node_id].operator):

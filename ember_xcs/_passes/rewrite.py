@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ember_xcs._graph import ConstantBinding, Edge, OutputBinding, XCSGraph, XCSNode, pick_field
+from ember_xcs._graph import (
+    ConstantBinding,
+    Edge,
+    OutputBinding,
+    OutputPort,
+    XCSGraph,
+    XCSNode,
+    pick_field,
+)
 
 __all__ = ["rebuilt"]
 
@@ -43,14 +51,16 @@ def rebuilt(
             if edge.source not in values:
                 _add_edge(result, edge, replaced)
     result.set_outputs(
-        **{
-            name: result[replaced.get(port.node.id, port.node.id)].outputs[port.field]
-            if port.field is not None
-            else result[replaced.get(port.node.id, port.node.id)]
-            for name, port in graph.outputs.items()
-        }
+        **{name: _same_port(result, port, replaced) for name, port in graph.outputs.items()}
     )
     return result
+
+
+def _same_port(graph: XCSGraph, port: OutputPort, replaced: Mapping[str, str]) -> Any:
+    if port.node_id is None:
+        return graph.input(str(port.field))
+    node = graph[replaced.get(port.node_id, port.node_id)]
+    return node if port.field is None else node.outputs[port.field]
 
 
 def _folded(graph: XCSGraph, node: XCSNode, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ is purely numeric stays as JAX made it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,10 +27,10 @@ _OPENED = frozenset(
      "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin"}
 )  # fmt: skip
 
-ControlRule = Callable[[Any, Sequence[Any]], Sequence[Any]]
+ControlRules = Mapping[str, Callable[[Any, Sequence[Any]], Sequence[Any]]]
 
 
-def flat_jaxpr(closed: Any, control_rules: dict[str, ControlRule]) -> Any:
+def flat_jaxpr(closed: Any, control_rules: ControlRules) -> Any:
     """Returns an equal closed jaxpr whose host calls are all at its top level.
 
     Args:
@@ -47,7 +47,7 @@ def flat_jaxpr(closed: Any, control_rules: dict[str, ControlRule]) -> Any:
     return jax.make_jaxpr(run)(*[_struct(v.aval) for v in closed.jaxpr.invars])
 
 
-def inlined(closed: Any, inputs: Sequence[Any], control_rules: dict[str, ControlRule]) -> list[Any]:
+def inlined(closed: Any, inputs: Sequence[Any], control_rules: ControlRules) -> list[Any]:
     """Returns the results of a closed jaxpr, made part of what is being traced."""
     return _evaluate(closed.jaxpr, closed.consts, inputs, control_rules)
 
@@ -65,7 +65,7 @@ def _calls_host(equation: Any) -> bool:
 
 
 def _evaluate(
-    jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any], rules: dict[str, ControlRule]
+    jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any], rules: ControlRules
 ) -> list[Any]:
     """Runs a jaxpr under the current trace, opening what holds host calls."""
     values: dict[Any, Any] = dict(
@@ -87,7 +87,7 @@ def _evaluate(
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _apply(equation: Any, arguments: Sequence[Any], rules: dict[str, ControlRule]) -> Sequence[Any]:
+def _apply(equation: Any, arguments: Sequence[Any], rules: ControlRules) -> Sequence[Any]:
     primitive = equation.primitive
     if primitive is operator_call_p or not _calls_host(equation):
         with equation.ctx.manager:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.extend.core as jex_core
@@ -13,11 +13,13 @@ import numpy as np
 from ember_xcs._core.operator import HostOperator, Kind, Operator
 from ember_xcs._core.operator_class import derived
 from ember_xcs._core.outputs import HOST, OutputType
-from ember_xcs._core.policy import HostPolicy
 from ember_xcs._core.signature import Field, Signature
 from ember_xcs._trace.host_values import is_host_dtype
 from ember_xcs._trace.primitive import CallSite
 from ember_xcs._trace.rebuild import rebuild_arguments
+
+if TYPE_CHECKING:
+    from ember_xcs._core.policy import HostPolicy
 
 __all__ = ["LIVE", "NumericProgram", "StagedCall", "output_fields"]
 

@@ -15,16 +15,18 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 import jax.extend.core as jex_core
 import jax.numpy as jnp
 from jax.interpreters import ad, batching, mlir
 
-from ember_xcs._core.operator import HostOperator
 from ember_xcs._trace.host_values import host_aval
 from ember_xcs.errors import TracingError
+
+if TYPE_CHECKING:
+    from ember_xcs._core.operator import HostOperator
 
 __all__ = ["CallSite", "operator_call_p"]
 

@@ -22,7 +22,7 @@ import pydantic
 
 from ember_xcs._core.plumbing import Step, opened_container
 
-__all__ = ["Provenance", "Tracked", "children_of", "made_anew"]
+__all__ = ["Provenance", "Tracked", "children_of", "has_identity", "made_anew"]
 
 _ATOMS = (str, bytes, int, float, complex, bool, type(None))
 
@@ -69,14 +69,14 @@ class Provenance:
     ) -> Tracked:
         parts = [self._add(v, source, (*path, s), shared) for s, v in children_of(value) or ()]
         known = self._known.get(id(value))
-        ambiguous = id(value) in shared or known is not None or not _has_identity(value)
+        ambiguous = id(value) in shared or known is not None or not has_identity(value)
         tracked = Tracked(value, source, path, _state(value), ambiguous, parts)
         self._known[id(value)] = tracked
         return tracked
 
     def find(self, value: Any) -> Tracked | None:
         """Returns what is known about an object."""
-        if not _has_identity(value):
+        if not has_identity(value):
             return None
         with self._lock:
             return self._known.get(id(value))
@@ -93,7 +93,7 @@ def children_of(value: Any) -> list[tuple[Step, Any]] | None:
     return [((access, name), item) for name, item in zip(names, items, strict=True)]
 
 
-def _has_identity(value: Any) -> bool:
+def has_identity(value: Any) -> bool:
     """Whether an object of this value can be told from others that are equal."""
     if type(value) is tuple and not value:
         return False
@@ -176,6 +176,9 @@ def _state(value: Any) -> Any:
         return [part for item in value.items() for part in item]
     if isinstance(value, list | set | frozenset):
         return list(value)
+    parts = children_of(value)
+    if parts is not None:
+        return [part for _, part in parts]
     fields = getattr(value, "__dict__", None)
     return [part for item in fields.items() for part in item] if type(fields) is dict else None
 

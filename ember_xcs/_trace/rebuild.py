@@ -6,9 +6,8 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ember_xcs._core.operator import HostOperator
-
 if TYPE_CHECKING:
+    from ember_xcs._core.operator import HostOperator
     from ember_xcs._trace.primitive import CallSite
 
 __all__ = ["rebuild_arguments", "rebuild_by_parameter"]

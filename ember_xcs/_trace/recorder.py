@@ -55,6 +55,7 @@ class GraphRecorder:
     def __init__(self, graph: XCSGraph, recursive: bool = True, root: Any = None) -> None:
         self.graph, self.recursive, self.root = graph, recursive, root
         self.is_open = True
+        self.line: str | None = None
         self._opened: list[Operator] = []
         self._picks: dict[Any, XCSNode] = {}
 
@@ -171,12 +172,13 @@ class GraphRecorder:
             return self._add_inputs_call(operator, bound.arguments["inputs"])
         fields, extra = _by_field(bound)
         names = [f.name for f in operator.signature.fields if f.positional and f.name not in fields]
-        fields.update(zip(names, extra, strict=False))
-        rest = extra[len(names) :]
+        given = dict(zip(names, extra, strict=False))
+        rest = {f"argument_{k}": extra[k] for k in range(len(names), len(extra))}
         if rest:
-            fields.update((f"argument_{len(fields) + k}", value) for k, value in enumerate(rest))
-            operator = applied(operator, fields)
-        return self._add_node(operator, fields, bound)
+            first = {f.name: fields.pop(f.name) for f in operator.signature.fields if f.positional}
+            fields = {**first, **rest, **fields}
+            operator = applied(operator, fields, len(first) + len(rest))
+        return self._add_node(operator, {**given, **fields}, bound)
 
     def _add_inputs_call(self, operator: Operator, inputs: Any) -> XCSNode:
         """Adds the node of ``operator(inputs=...)``: a dict of values, or one that will be."""
@@ -234,7 +236,7 @@ class GraphRecorder:
         return node
 
     def _new_node(self, operator: Operator, constants: Mapping[str, Any]) -> XCSNode:
-        line = user_line()
+        line = self.line or user_line()
         metadata = {"line": line} if line else None
         return self.graph.add_node(operator, constants=constants or None, metadata=metadata)
 
@@ -374,7 +376,7 @@ def finished(result: Any, name: str) -> Any:
     Raises:
         TracingError: The coroutine waits for something other than operators.
     """
-    if not inspect.iscoroutine(result):
+    if is_symbol(result) or not inspect.iscoroutine(result):
         return result
     return _driven(result, name)
 

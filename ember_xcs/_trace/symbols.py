@@ -141,6 +141,18 @@ class Symbol:
             )
         return iter([self[k] for k in range(count)])
 
+    def __len__(self) -> int:
+        """Returns how many items there are, where the declared type says so."""
+        _check_open(self, "len()")
+        count = _declared_length(origin_of(self).annotation)
+        if count is None:
+            raise refusal(self, "len()", "take it in a @host function that returns int")
+        return count
+
+    def __bool__(self) -> bool:
+        """Raises: the value is not known yet."""
+        raise refusal(self, "its truth (if, while, and, or, not)")
+
     def __await__(self) -> Generator[None, None, Symbol]:
         """Returns the symbol itself: an ``async def`` operator is recorded like any other."""
         return self
@@ -339,8 +351,8 @@ for _name, _operation in {
 
 for _name, _operation in {
     "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
-    "bool": "its truth (if, while, and, or, not)", "hash": "its hash (a key of a dict, an item of "
-    "a set)", "len": "len()", "contains": "in", "reversed": "reversed()", "next": "next()",
+    "hash": "its hash (a key of a dict, an item of "
+    "a set)", "contains": "in", "reversed": "reversed()", "next": "next()",
     "neg": "-", "pos": "+", "invert": "~", "abs": "abs()", "round": "round()", "int": "int()",
     "float": "float()", "complex": "complex()", "index": "its use as an index", "bytes": "bytes()",
     "fspath": "its use as a path", "enter": "with", "aenter": "async with", "aiter": "async for",

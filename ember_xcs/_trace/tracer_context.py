@@ -24,7 +24,13 @@ from ember_xcs._core.operator import Operator
 from ember_xcs._core.plumbing import Form, Step, opened_container, path_text, split_form
 from ember_xcs._graph import XCSGraph
 from ember_xcs._trace.call_site import Spelling, child_spellings, is_constant, spelled_arguments
-from ember_xcs._trace.provenance import Provenance, children_of, made_anew
+from ember_xcs._trace.provenance import (
+    Provenance,
+    Tracked,
+    children_of,
+    has_identity,
+    made_anew,
+)
 from ember_xcs._trace.recorder import GraphRecorder
 from ember_xcs._trace.symbols import Symbol, origin_of
 from ember_xcs._trace.user_line import user_line
@@ -312,7 +318,7 @@ class TracerContext:
         while pending:
             part = pending.pop()
             maker = self._makers.get(id(part))
-            if maker is not None and (children_of(part) or self._provenance.has_identity(part)):
+            if maker is not None and has_identity(part):
                 found.add(maker[0])
             else:
                 pending.extend(child for _, child in children_of(part) or ())
@@ -357,6 +363,7 @@ class TracerContext:
         for index, call in sorted(self._calls.items()):
             _check_ended(call.record)
             args, kwargs = _filled((call.args, dict(call.kwargs)), symbols, call.record)
+            recorder.line = call.record.line
             symbols[index] = recorder(call.record.operator, args, kwargs)
         view = _View(self._provenance, None, None)
         seen = {key: view.of(value, None, key) for key, value in outputs.items()}
@@ -385,8 +392,7 @@ class _View:
             return self._tracked(tracked, value, where)
         opened = opened_container(value)
         if opened is None or opened[0] == "tree":
-            has_identity = self.provenance.has_identity(value)
-            return _Unknown(where, _FROM_CODE if has_identity else _NO_IDENTITY)
+            return _Unknown(where, _FROM_CODE if has_identity(value) else _NO_IDENTITY)
         kind, about, keys, items = opened
         steps = [step for step, _ in children_of(value) or ()]
         spellings = child_spellings(spelling, kind, len(items))
@@ -396,7 +402,7 @@ class _View:
         ]
         return Form(kind, about, keys, tuple(parts)).build(())
 
-    def _tracked(self, tracked: Any, value: Any, where: str) -> Any:
+    def _tracked(self, tracked: Tracked, value: Any, where: str) -> Any:
         if not tracked.unchanged():
             return _Unknown(where, _CHANGED)
         if tracked.source == _CONSTANT:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import linecache
+import os
 import sys
+import sysconfig
 from pathlib import Path
 from types import FrameType
 
 import jax
+import numpy as np
+import pydantic
 
-__all__ = ["frame_line", "is_foreign", "user_line"]
+__all__ = ["frame_line", "is_foreign", "traceback_line", "user_line"]
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
-_FOREIGN = (_PACKAGE, str(Path(jax.__file__).resolve().parent))
+_FOREIGN = tuple(
+    str(Path(module.__file__ or "").resolve().parent) + os.sep for module in (jax, np, pydantic)
+) + (_PACKAGE + os.sep,)
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
 
 
 def user_line() -> str | None:
@@ -30,8 +37,10 @@ def frame_line(filename: str, line: int) -> str:
 
 
 def is_foreign(filename: str) -> bool:
-    """Whether a file is not the user's: ours, JAX's, or Python's machinery."""
-    return filename.startswith(_FOREIGN) or filename.startswith("<frozen")
+    """Whether a file is not the user's: ours, a library's that we build on, or Python's own."""
+    if filename.startswith(_FOREIGN) or filename.startswith("<frozen"):
+        return True
+    return filename.startswith(_STANDARD_LIBRARY) and "site-packages" not in filename
 
 
 def traceback_line(error: BaseException) -> str | None:

@@ -3,9 +3,7 @@
 import copy
 import dataclasses
 import functools
-import gc
 import pickle
-import weakref
 from typing import Any, ClassVar
 
 import jax
@@ -144,14 +142,19 @@ def test_an_operator_without_forward_says_so_when_called():
         Empty()()
 
 
-@pytest.mark.parametrize("change", ["set", "add", "delete"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda op: setattr(op, "factor", 1),
+        lambda op: setattr(op, "other", 1),
+        lambda op: delattr(op, "factor"),
+    ],
+    ids=["set", "add", "delete"],
+)
 def test_an_operator_does_not_change(change):
     operator = Scale(jnp.float32(2))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        if change == "delete":
-            del operator.factor
-        else:
-            setattr(operator, "factor" if change == "set" else "other", 1)
+        change(operator)
 
 
 def test_a_field_set_in_init_can_be_deleted_in_init():
@@ -179,7 +182,7 @@ def test_replace_names_the_fields_that_there_are():
 
 def test_operators_are_equal_only_to_themselves():
     one, other = Scale(jnp.float32(2)), Scale(jnp.float32(2))
-    assert one == one  # noqa: PLR0124
+    assert one == one
     assert one != other
     assert len({one, other}) == 2
 
@@ -317,16 +320,9 @@ def test_a_type_error_of_the_body_is_left_as_it_is():
         Broken()(1)
 
 
-def test_a_class_of_operators_is_not_kept_alive_by_what_is_cached_about_it():
-    class Probe(HostOperator):
-        def forward(self, x: int) -> int:
-            return x
-
-    operator = Probe()
-    assert (operator(1), operator.signature.names) == (1, ("x",))
-    caches = [name for name in vars(Probe) if name.startswith("_xcs_class")]
-    assert caches
-    assert "signature" not in vars(Operator)
+def test_what_is_known_of_a_class_is_found_out_once():
+    assert Shout().signature is Shout("?").signature
+    assert Shout().output_type is Shout("?").output_type
 
 
 def test_what_is_cached_about_a_class_is_not_inherited():
@@ -341,14 +337,3 @@ def test_what_is_cached_about_a_class_is_not_inherited():
     assert First().signature.names == ("x",)
     assert (First().is_async, Second().is_async) == (False, True)
     assert Second().signature.names == ("y",)
-
-
-def test_a_bound_method_does_not_keep_its_operator():
-    @host
-    def search(query):
-        return query
-
-    reference = weakref.ref(search)
-    del search
-    gc.collect()
-    assert reference() is None

@@ -1,0 +1,1 @@
+"""Questions answered from the Python language reference: a program of numeric and host work."""

@@ -1,0 +1,124 @@
+"""Terms, sentences and the reflowed paragraphs of a passage."""
+
+from __future__ import annotations
+
+import keyword
+import re
+
+STOPWORDS = frozenset(
+    "a about after all also an and any are as at be been before being but by can could did do does "
+    "during each either for from get gets give given had has have having how i if in into is it "
+    "its just let many may me might more most much must my no not of on or other our out per "
+    "please so some such tell than that the their them then there these they this those to too "
+    "under up upon us use used using was we were what when where whether which while who whom "
+    "whose why will with within without would you your happen happens mean means work works make "
+    "makes explain describe python".split()
+)
+
+_SYNONYMS = {
+    "dict": "dictionary",
+    "func": "function",
+    "str": "string",
+    "int": "integer",
+    "arg": "argument",
+    "args": "argument",
+    "param": "parameter",
+    "params": "parameter",
+    "var": "variable",
+    "parens": "parenthesize",
+    "destructor": "finalizer",
+    "anonymous": "lambda",
+    "ternary": "conditional",
+    "equality": "equal",
+    "identity": "identical",
+}
+
+_OPERATORS = r"\*\*=?|//=?|<<=?|>>=?|[-+*/%@&|^<>=!:]=|->|[*@%^~&|]"
+_TERM = re.compile(rf"{_OPERATORS}|[^\W\d]\w*(?:\.[^\W\d]\w*)*|\d+")
+_SUFFIXES = ("ations", "ation", "ating", "ates", "ated", "ing", "ied", "ies", "ed", "es", "s", "e")
+
+
+def stem(word: str) -> str:
+    """Returns a word without its ending, so that forms of one word are one term."""
+    for suffix in _SUFFIXES:
+        if word.endswith(suffix) and len(word) - len(suffix) >= 3 and not word.endswith("ss"):
+            word = word[: -len(suffix)] + ("y" if suffix in ("ies", "ied") else "")
+            break
+    return word[:-1] if len(word) > 4 and word[-1] == word[-2] else word
+
+
+def terms(text: str) -> list[str]:
+    """Returns the terms of a text: stems of its words, names as they are, and operators.
+
+    A word of Python in quotation marks, as the reference writes it, or in backticks is a term of
+    its own: ``"is"`` is the operator, where ``is`` is a word of English that counts for nothing.
+    """
+    found: list[str] = []
+    for quoted in re.findall(r'"([^"\s]{1,30})"|`([^`\s]{1,30})`', text):
+        word = (quoted[0] or quoted[1]).removesuffix("()")
+        if keyword.iskeyword(word) or keyword.issoftkeyword(word):
+            found.append(f'"{word}"')
+    for word in _TERM.findall(text):
+        found.extend(_forms(word))
+    return found
+
+
+def _forms(word: str) -> list[str]:
+    """The terms that one word stands for: a dotted name also for its last part."""
+    if not (word[0].isalpha() or word[0] == "_"):
+        return [word]
+    last = word.rpartition(".")[2]
+    names = [word, last] if last != word else [word]
+    return [_plain(name) for name in names if name.lower() not in STOPWORDS]
+
+
+def _plain(name: str) -> str:
+    if name.startswith("_"):
+        return name
+    name = name.lower()
+    return stem(_SYNONYMS.get(name) or _SYNONYMS.get(name.removesuffix("s")) or name)
+
+
+_BEFORE_CODE = r"(?:the|a|an|between|do|does|of|using|use|keyword|operator|statement)"
+_AFTER_CODE = (
+    r"(?:statement|keyword|operator|expression|clause|loop|block|do|does|mean|work|"
+    r"differ|different|versus|vs|and (?:==|is|not|or|in)|or)"
+)
+
+
+def quote_code(question: str) -> str:
+    """Returns a question with the words of Python in it marked in backticks.
+
+    ``lambda`` can only be meant as Python. ``is``, ``with`` and their like are, where they
+    stand as a noun would: "the with statement", "between is and ==", "what does pass do".
+    """
+
+    def mark(match: re.Match[str]) -> str:
+        word = match[0]
+        sure = word.lower() not in STOPWORDS
+        before, after = question[: match.start()], question[match.end() :]
+        noun = re.search(rf"\b{_BEFORE_CODE}\s+$", before, re.I) and re.match(
+            rf"\s*(?:$|\?|{_AFTER_CODE}\b|and\s+[^\w\s])", after, re.I
+        )
+        return f"`{word}`" if sure or noun else word
+
+    words = "|".join(map(re.escape, [*keyword.kwlist, "match", "case", "type"]))
+    return re.sub(rf"(?<![\w`\"'.])(?:{words})(?![\w`\"'.(])", mark, question)
+
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<!cf\.)\s+(?=[A-Z\"“‘(_])")
+
+
+def sentences(paragraph: str) -> list[str]:
+    """Returns the sentences of a paragraph that is one line."""
+    return [sentence.strip() for sentence in _SENTENCE_END.split(paragraph) if sentence.strip()]
+
+
+def paragraphs(text: str) -> list[str]:
+    """Returns the paragraphs of prose in a passage, each one line."""
+    return [block for block in text.split("\n\n") if block and not block.startswith(" ")]
+
+
+def listings(text: str) -> list[str]:
+    """Returns the indented parts of a passage: code and grammar, as they are written."""
+    return [block for block in text.split("\n\n") if block.startswith(" ")]
