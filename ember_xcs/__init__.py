@@ -49,6 +49,9 @@ from ember_xcs.errors import (
 from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._core.functions import from_callable, host, pure
 from ember_xcs._core.policy import HostPolicy
+from ember_xcs._core.composition import Ensemble, Parallel, Sequential
+from ember_xcs._core.template import Template
+from ember_xcs._core.adapters import from_equinox, from_flax
 
 # Options
 from ember_xcs._core.options import (
@@ -64,6 +67,7 @@ from ember_xcs._graph import DependencyAnalyzer, Edge, XCSGraph, XCSNode
 
 # Tracing
 from ember_xcs._trace.host_values import HostValue
+from ember_xcs._trace.autograph import autograph
 
 # Passes and plans
 from ember_xcs._passes import optimize
@@ -79,7 +83,7 @@ from ember_xcs._runtime.result import ExecutionResult
 from ember_xcs._runtime.run import Run
 from ember_xcs._runtime.scheduler import Scheduler
 from ember_xcs._runtime.sequential import SequentialScheduler
-from ember_xcs._runtime.services import run_graph as _run_graph
+from ember_xcs._runtime import services as _services  # noqa: F401  (it registers itself)
 from ember_xcs._runtime.shutdown import shutdown_pools
 from ember_xcs._runtime.timeline import ExecutionMetrics, TimelineEntry
 from ember_xcs._runtime.topological import TopologicalScheduler
@@ -112,6 +116,7 @@ __all__ = [
     "DependencyAnalyzer",
     "DuplicateNodeError",
     "Edge",
+    "Ensemble",
     "ExecutionCancelled",
     "ExecutionMetrics",
     "ExecutionOptions",
@@ -135,13 +140,16 @@ __all__ = [
     "OperatorInputError",
     "OperatorOutputError",
     "OptionsError",
+    "Parallel",
     "ParallelScheduler",
     "Plan",
     "Run",
     "Scheduler",
+    "Sequential",
     "SequentialScheduler",
     "Strategy",
     "Task",
+    "Template",
     "TimelineEntry",
     "TopologicalScheduler",
     "TracingError",
@@ -154,6 +162,7 @@ __all__ = [
     "XCSGraph",
     "XCSNode",
     "aexecute_graph",
+    "autograph",
     "cond",
     "create_scheduler",
     "execute_graph",
@@ -161,6 +170,8 @@ __all__ = [
     "explain_jit_selection",
     "fori_loop",
     "from_callable",
+    "from_equinox",
+    "from_flax",
     "get_execution_options",
     "get_jit_stats",
     "get_jit_strategy_used",

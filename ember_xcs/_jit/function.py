@@ -124,17 +124,11 @@ class JitFunction:
         program = found[0]
         self._last_strategy = program.strategy
         if isinstance(program, NumericRunner) and not self._target.settings.force_trace:
-            self._numeric = self._direct()
+            self._numeric = self._target.direct(program.jitted)
         return found
 
     def _key(self, request: Request) -> Hashable:
         return id(self._target), request.key
-
-    def _direct(self) -> Callable[..., Any] | None:
-        """``jax.jit`` of the function itself, to be called with the user's own arguments."""
-        if self._target.settings.static_argnames or self._target.settings.static_argnums:
-            return self._target.with_statics
-        return self._target.jitted  # type: ignore[no-any-return]
 
     def graph(self, *args: Any, **kwargs: Any) -> XCSGraph:
         """Returns the graph of the function for arguments like these; nothing is run.

@@ -43,7 +43,7 @@ class LoweredFunction:
     def regions(self) -> tuple[tuple[str, ...], ...]:
         """For each compiled program, the nodes of the graph that were fused into it."""
         if self.plan is None:
-            return ((self._request.target.name,),) if self.is_numeric else ()
+            return (tuple(self.graph.nodes),) if self.is_numeric and self.graph is not None else ()
         return tuple(t.node_ids for t in self.plan.tasks if t.kind is TaskKind.REGION)
 
     @property

@@ -59,16 +59,22 @@ class Target:
             {k: Static(v) if k in self._static else v for k, v in kwargs.items()},
         )
 
-    def with_statics(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls ``jax.jit`` of the function with the user's own arguments."""
-        args, kwargs = self.wrapped(args, kwargs)
-        return self.jitted(*args, **kwargs)
+    def direct(self, jitted: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns what is called with the user's own arguments, for a function of wrapped ones."""
+        if not self._static:
+            return jitted
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            args, kwargs = self.wrapped(args, kwargs)
+            return jitted(*args, **kwargs)
+
+        return call
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function with arguments as ``wrapped`` returned them."""
         return self.function(
-            *(a.value if isinstance(a, Static) else a for a in args),
-            **{k: v.value if isinstance(v, Static) else v for k, v in kwargs.items()},
+            *(a.value if type(a) is Static else a for a in args),
+            **{k: v.value if type(v) is Static else v for k, v in kwargs.items()},
         )
 
 
@@ -132,8 +138,18 @@ class Request:
     @property
     def labels(self) -> tuple[str, ...]:
         """What each leaf is called: ``question``, ``documents[0]``."""
-        tree = self.structure.unflatten(range(len(self.leaves)))
-        paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+        return self._labels_of(self.structure, len(self.leaves))
+
+    def with_statics(self) -> tuple[Any, list[Any], tuple[str, ...], set[int]]:
+        """Returns structure, leaves and labels with static arguments as leaves, and which are."""
+        tree = self.structure.unflatten(self.leaves)
+        leaves, structure = jax.tree.flatten(tree, is_leaf=lambda node: type(node) is Static)
+        static = {k for k, leaf in enumerate(leaves) if type(leaf) is Static}
+        values = [leaf.value if k in static else leaf for k, leaf in enumerate(leaves)]
+        return structure, values, self._labels_of(structure, len(leaves)), static
+
+    def _labels_of(self, structure: Any, count: int) -> tuple[str, ...]:
+        paths, _ = jax.tree_util.tree_flatten_with_path(structure.unflatten(range(count)))
         names = list(self.target.parameters)
         return tuple(_label(path, names) for path, _ in paths)
 

@@ -22,17 +22,18 @@ import jax
 import jax.errors
 
 from ember_xcs._jit.programs import GraphRunner, NumericRunner, Program, PythonRunner
+from ember_xcs._jit.request import Request, Target
+from ember_xcs._lower.pure import compute_pure, is_pure
 from ember_xcs._trace.control import CONTROL_RULES
 from ember_xcs._trace.errors import as_tracing_error
 from ember_xcs._trace.flatten import flat_jaxpr
 from ember_xcs._trace.from_jaxpr import graph_from_jaxpr
 from ember_xcs._trace.staging import contains_host_calls, noting_host_calls, stage_function
-from ember_xcs._trace.structural import record_structure
+from ember_xcs._trace.structural import RecordedFunction, record_structure
 from ember_xcs.errors import OptionsError, TracingError
 
 if TYPE_CHECKING:
     from ember_xcs._graph import XCSGraph
-    from ember_xcs._jit.request import Request
 
 __all__ = ["Strategy", "register_strategy", "strategies", "strategy_named"]
 
@@ -132,21 +133,49 @@ class StructuralStrategy:
 
     def compile(self, request: Request) -> Program:
         """Returns the graph of the function; one XLA program where all of it is pure."""
-        target = request.target
-        recorded = record_structure(
-            target.call,
-            request.structure,
-            request.leaves,
-            request.labels,
-            name=target.name,
-            recursive=target.settings.recursive,
+        recorded = _recorded(request)
+        graph = recorded.program.graph
+        if not request.is_numeric or not is_pure(graph):
+            return GraphRunner(self.name, recorded.program, recorded.result)
+        settings = request.target.settings
+        jitted = jax.jit(_PureStructure(request.target), donate_argnums=settings.donate_argnums)
+        return NumericRunner(self.name, jitted, lambda: graph)
+
+
+def _recorded(request: Request) -> RecordedFunction:
+    target = request.target
+    structure, leaves, labels, static = request.with_statics()
+    recorded = record_structure(
+        target.given,
+        structure,
+        leaves,
+        labels,
+        name=target.name,
+        recursive=target.settings.recursive,
+        static=static,
+    )
+    if not len(recorded.program.graph):
+        raise TracingError(
+            f"{target.name!r} calls no operator, so there is nothing to record; its own code "
+            "can be staged with mode='trace'."
         )
-        if not len(recorded.program.graph):
-            raise TracingError(
-                f"{target.name!r} calls no operator, so there is nothing to record; its own code "
-                "can be staged with mode='trace'."
-            )
-        return GraphRunner(self.name, recorded.program, recorded.result)
+    return recorded
+
+
+class _PureStructure:
+    """A function whose recorded graph is pure, as a function for ``jax.jit``."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the function's result, computed by its graph."""
+        request = Request(self._target, args, kwargs)
+        recorded = _recorded(request)
+        program = recorded.program
+        inputs = dict(zip(program.inputs, request.leaves, strict=True))
+        results = program.results(compute_pure(program.graph, inputs), inputs)
+        return recorded.result(results)
 
 
 class EnhancedStrategy:

@@ -107,16 +107,20 @@ class Region:
         values = tuple(
             from_bits(v) if k in self.host_inputs else from_static(v) for k, v in enumerate(values)
         )
-        known: dict[Source, Any] = dict(zip(self.sources, values, strict=True))
-        with calls.recording(None):
-            for step in self.steps:
-                known[(step.node_id, None)] = _step_value(step, known)
-        results = [_picked(known, output) for output in self.outputs]
+        results = self.compute(*values)
         results = [to_bits(r) if k in self.host_outputs else r for k, r in enumerate(results)]
         if not all_arrays(results):
             self._returns_statics = True
             results = list(map(to_static, results))
         return results[0] if len(results) == 1 else tuple(results)
+
+    def compute(self, *values: Any) -> list[Any]:
+        """Returns the values of the outputs, step by step; JAX may be tracing."""
+        known: dict[Source, Any] = dict(zip(self.sources, values, strict=True))
+        with calls.recording(None):
+            for step in self.steps:
+                known[(step.node_id, None)] = _step_value(step, known)
+        return [_picked(known, output) for output in self.outputs]
 
     def warm(self) -> None:
         """Compiles for the shapes that staging has seen; does nothing where it saw none."""

@@ -44,19 +44,26 @@ def _call(frame: FrameType) -> ast.Call | None:
     return found if isinstance(found, ast.Call) else None
 
 
-def is_constant(spelling: Spelling, value: Any, frame: FrameType, holder: Any) -> bool:
-    """Whether an argument is spelled as a literal, or as a field of an operator.
+def is_constant(
+    spelling: Spelling, value: Any, frame: FrameType, holder: Any, tracer: Any
+) -> bool:
+    """Whether an argument is spelled as a literal, a field of an operator or a declared constant.
 
     Args:
         spelling: The source of the argument.
         value: What was passed.
         frame: The frame that makes the call.
         holder: The operator whose ``forward`` makes the call, which does not change; or None.
+        tracer: The object whose method ``constant`` declares constants.
     """
     if spelling is None:
         return False
-    if isinstance(spelling, ast.Attribute) and isinstance(spelling.value, ast.Name):
-        owner = frame.f_locals.get(spelling.value.id)
+    if isinstance(spelling, ast.Call):
+        declaring = spelling.func
+        is_declared = isinstance(declaring, ast.Attribute) and declaring.attr == "constant"
+        return is_declared and _owner(declaring, frame) is tracer
+    if isinstance(spelling, ast.Attribute):
+        owner = _owner(spelling, frame)
         known = vars(owner) if owner is not None and owner is holder else {}
         return spelling.attr in known and known[spelling.attr] is value
     try:
@@ -64,6 +71,14 @@ def is_constant(spelling: Spelling, value: Any, frame: FrameType, holder: Any) -
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return False
     return type(literal) is type(value) and repr(literal) == repr(value)
+
+
+def _owner(spelling: ast.expr, frame: FrameType) -> Any:
+    """The object whose attribute is meant, where it is a variable."""
+    if not isinstance(spelling, ast.Attribute) or not isinstance(spelling.value, ast.Name):
+        return None
+    name = spelling.value.id
+    return frame.f_locals.get(name, frame.f_globals.get(name))
 
 
 def child_spellings(spelling: Spelling, kind: str, count: int) -> list[Spelling]:

@@ -142,10 +142,6 @@ def _measured() -> int:
     return found[0][0]
 
 
-_SOLE = _measured()
-"""The reference count, inside ``_made_anew``, of an object that only its container refers to."""
-
-
 def _rebuilt(value: Any, parts: list[tuple[Step, Any]]) -> Any:
     """Returns a container like ``value`` with other parts."""
     if type(value) in (list, tuple):
@@ -193,3 +189,7 @@ def _same_part(one: Any, other: Any) -> bool:
     if type(one) in (tuple, bytes) or isinstance(one, np.dtype):
         return type(one) is type(other) and bool(one == other)
     return one is other
+
+
+_SOLE = _measured()
+"""The reference count, inside ``_made_anew``, of an object that only its container refers to."""

@@ -175,9 +175,10 @@ class GraphRecorder:
         given = dict(zip(names, extra, strict=False))
         rest = {f"argument_{k}": extra[k] for k in range(len(names), len(extra))}
         if rest:
-            first = {f.name: fields.pop(f.name) for f in operator.signature.fields if f.positional}
-            fields = {**first, **rest, **fields}
-            operator = applied(operator, fields, len(first) + len(rest))
+            declared = [f.name for f in operator.signature.fields if f.positional]
+            first = {name: fields.pop(name) for name in declared if name in fields}
+            fields = {**first, **given, **rest, **fields}
+            operator = applied(operator, fields, len(first) + len(given) + len(rest))
         return self._add_node(operator, {**given, **fields}, bound)
 
     def _add_inputs_call(self, operator: Operator, inputs: Any) -> XCSNode:
@@ -222,10 +223,7 @@ class GraphRecorder:
             if form.kind == "part":
                 sources[name] = self.source(parts[0])
             elif parts:
-                pack = self._new_node(Pack(form), {})
-                for k, part in enumerate(parts):
-                    self.graph.connect(self.source(part), pack.inputs[f"item{k}"])
-                sources[name] = pack
+                sources[name] = self._packed(value)
             else:
                 constants[name] = form.build(())
         if not sources:
@@ -260,6 +258,17 @@ class GraphRecorder:
         if field is not None and isinstance(base, XCSNode):
             return base.outputs[field]
         return self._picked(base, origin.path, source)
+
+    def gathered(self, value: Any) -> Any:
+        """Returns a node or port that gives a value, which may be a container with symbols."""
+        return self.source(value) if self.is_value(value) else self._packed(value)
+
+    def _packed(self, value: Any) -> XCSNode:
+        form, parts = split_form(value, self.is_value)
+        pack = self._new_node(Pack(form), {})
+        for k, part in enumerate(parts):
+            self.graph.connect(self.source(part), pack.inputs[f"item{k}"])
+        return pack
 
     def _picked(self, base: Any, path: tuple[Step, ...], source: Any) -> XCSNode:
         """Returns the node that picks a part; one for each part of a source."""

@@ -32,6 +32,7 @@ from ember_xcs._trace.provenance import (
     made_anew,
 )
 from ember_xcs._trace.recorder import GraphRecorder
+from ember_xcs._trace.straight_line import Choice, choice_in_block
 from ember_xcs._trace.symbols import Symbol, origin_of
 from ember_xcs._trace.user_line import user_line
 from ember_xcs.errors import TracingError
@@ -135,8 +136,8 @@ class TracerContext:
     composite are nodes. Operators see and return what they would anyway, but for identity: built-in
     containers, strings and numbers that they return are handed on as equal new objects.
 
-    A run shows only the path that was taken: where ``if`` or ``while`` in plain Python depend on a
-    value, the graph repeats the choices of this run.
+    A run shows only the path that was taken. ``to_graph`` therefore refuses code with branches or
+    calls that may choose among values, unless it is told to keep to the path of this run.
 
     Example:
         >>> from ember_xcs._core.functions import host
@@ -162,17 +163,25 @@ class TracerContext:
         self._lock = threading.Lock()
         self._enclosing: ContextVar[_Enclosing | None] = ContextVar("enclosing", default=None)
         self._began = 0.0
+        self._line = 0
+        self._choice: Choice | None = None
+        self._is_open = False
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         """Begins to record the operator calls of this context."""
         self._began = time.perf_counter()
+        self._line = sys._getframe(1).f_lineno  # noqa: SLF001  (inspect.stack reads every file)
+        self._is_open = True
         self._exit.enter_context(calls.recording(self._call))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         """Ends the recording."""
         self._exit.close()
+        self._is_open = False
+        frame = sys._getframe(1)  # noqa: SLF001  (inspect.stack reads every file)
+        self._choice = choice_in_block(frame, self._line, self)
 
     @property
     def records(self) -> tuple[TraceRecord, ...]:
@@ -336,7 +345,8 @@ class TracerContext:
         """Returns the arguments with what a graph knows in place of the values."""
         positional, named = spelled_arguments(frame) if frame is not None else ([], {})
         enclosing = self._enclosing.get()
-        view = _View(self._provenance, frame, enclosing.record.operator if enclosing else None)
+        holder = enclosing.record.operator if enclosing else None
+        view = _View(self._provenance, frame, holder, self)
         names = operator.signature.names
         spelled = positional if len(positional) == len(args) else [None] * len(args)
         labels = [*names, *(f"argument {k}" for k in range(len(names), len(args)))]
@@ -345,11 +355,15 @@ class TracerContext:
 
     # From the run to a graph
 
-    def to_graph(self, name: str = "trace", /, **outputs: Any) -> XCSGraph:
+    def to_graph(
+        self, name: str = "trace", /, *, follow_path: bool = False, **outputs: Any
+    ) -> XCSGraph:
         """Returns the graph of the run.
 
         Args:
             name: The name of the graph.
+            follow_path: Whether to keep to the path of this run where the code has others: the
+                graph then repeats its choices, whatever its inputs.
             **outputs: The results of the program, as the run returned them, each under the name
                 that the graph is to give it. Without any, they are the nodes without successors.
 
@@ -358,6 +372,7 @@ class TracerContext:
                 proven; or a call failed or has not ended. The message names the operator, the
                 argument and the reason.
         """
+        self._check_path(follow_path)
         recorder = GraphRecorder(XCSGraph(name), recursive=False)
         symbols: dict[int | str, Any] = {name: recorder.input(name) for name in self._inputs}
         for index, call in sorted(self._calls.items()):
@@ -365,12 +380,29 @@ class TracerContext:
             args, kwargs = _filled((call.args, dict(call.kwargs)), symbols, call.record)
             recorder.line = call.record.line
             symbols[index] = recorder(call.record.operator, args, kwargs)
-        view = _View(self._provenance, None, None)
-        seen = {key: view.of(value, None, key) for key, value in outputs.items()}
-        filled = _filled(seen, symbols, None)
-        sources = {key: recorder.source(_as_symbol(key, value)) for key, value in filled.items()}
-        recorder.graph.set_outputs(**sources)
+        view = _View(self._provenance, None, None, self)
+        for key, value in outputs.items():
+            outputs[key] = _filled(view.of(value, None, key), symbols, None)
+        recorder.line = None
+        recorder.graph.set_outputs(**{k: recorder.gathered(v) for k, v in outputs.items()})
         return recorder.graph
+
+    def _check_path(self, follow_path: bool) -> None:
+        if self._is_open:
+            raise TracingError(
+                "the traced run has not ended. A graph is made of a run that is over. To mend it: "
+                "call to_graph() after the `with` block.",
+                user_line(),
+            )
+        if self._choice is not None and not follow_path:
+            what, line = self._choice
+            raise TracingError(
+                f"the code between the operators contains {what}. A run shows only the path that "
+                "was taken, and on other inputs the code might take another. To mend it: put the "
+                "choice into an operator, record with xcs.autograph or mode='structural', or keep "
+                "to the path of this run with to_graph(follow_path=True).",
+                line,
+            )
 
 
 _CONSTANT = -1
@@ -380,12 +412,16 @@ _CONSTANT = -1
 class _View:
     """What a graph knows of values: where they come from, or that it cannot be told."""
 
-    def __init__(self, provenance: Provenance, frame: FrameType | None, holder: Any) -> None:
-        self.provenance, self.frame, self.holder = provenance, frame, holder
+    def __init__(
+        self, provenance: Provenance, frame: FrameType | None, holder: Any, tracer: TracerContext
+    ) -> None:
+        self.provenance, self.frame = provenance, frame
+        self.holder, self.tracer = holder, tracer
 
     def of(self, value: Any, spelling: Spelling, where: str) -> Any:
         """Returns a value with ``_Value`` or ``_Unknown`` in place of what is no constant."""
-        if self.frame is not None and is_constant(spelling, value, self.frame, self.holder):
+        known = (self.holder, self.tracer)
+        if self.frame is not None and is_constant(spelling, value, self.frame, *known):
             return value
         tracked = self.provenance.find(value)
         if tracked is not None:

@@ -58,8 +58,7 @@ def load_passages() -> tuple[Passage, ...]:
 class _Cutter:
     """Where in a document the cutting is."""
 
-    heading: str = ""
-    section: str = ""
+    headings: list[str] = field(default_factory=list)
     entry: str = ""
     entry_indent: int = 0
     blocks: list[str] = field(default_factory=list)
@@ -67,8 +66,8 @@ class _Cutter:
     def cut(self) -> Iterator[tuple[str, str]]:
         """Yields what has come together, if anything has, and begins anew."""
         if self.blocks:
-            parts = dict.fromkeys(filter(None, (self.heading, self.section, self.entry)))
-            yield ", ".join(parts), "\n\n".join(self.blocks)
+            titles = dict.fromkeys(filter(None, [*self.headings, self.entry]))
+            yield ", ".join(titles), "\n\n".join(self.blocks)
             self.blocks = []
 
 
@@ -95,15 +94,17 @@ def _sections(document: str) -> Iterator[tuple[str, str]]:
     yield from at.cut()
 
 
+_UNDERLINES = '*=-~^"'
+"""What is under a heading, by its level."""
+
+
 def _enter(at: _Cutter, block: str, title: str) -> None:
     if not title:
         at.entry, at.entry_indent = re.sub(r"\s+", " ", block).strip(), _indent(block)
         return
     at.entry = ""
-    if "***" in block:
-        at.heading, at.section = title, ""
-    else:
-        at.section = title
+    level = _UNDERLINES.index(block.lstrip("\n").split("\n")[1][0])
+    at.headings = [*at.headings[:level], *[""] * (level - len(at.headings)), title]
 
 
 def _title(block: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from examples.demo import numeric
 from examples.demo.corpus import Passage, load_passages
-from examples.demo.text import terms
+from examples.demo.text import terms, title_terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,7 @@ class Library:
         rarity: How much a term says, ``(terms,)``: its inverse document frequency.
         bm25: The weight of each term in each passage, ``(passages, terms)``.
         titles: Which terms are in the headings over each passage, ``(passages, terms)``.
+        lead: How near the beginning of its section each passage is, from 0 to 1, ``(passages,)``.
     """
 
     passages: tuple[Passage, ...]
@@ -33,10 +34,11 @@ class Library:
     rarity: jax.Array
     bm25: jax.Array
     titles: jax.Array
+    lead: jax.Array
 
-    def count(self, text: str) -> np.ndarray:
-        """Returns how often each term is in a text, ``(terms,)``."""
-        return _count(terms(text), self.columns)
+    def count(self, found: Iterable[str]) -> np.ndarray:
+        """Returns how often each term was found, ``(terms,)``."""
+        return _count(found, self.columns)
 
     @functools.cached_property
     def weights(self) -> dict[str, float]:
@@ -59,9 +61,20 @@ def load_library() -> Library:
     texts = [terms(f"{passage.heading}\n{passage.text}") for passage in passages]
     columns = {term: k for k, term in enumerate(sorted(set().union(*texts)))}
     counts = jnp.asarray(np.stack([_count(found, columns) for found in texts]))
-    titles = np.stack([_count(terms(passage.source), columns) for passage in passages])
+    titles = np.stack([_count(title_terms(passage.heading), columns) for passage in passages])
     rarity, bm25 = numeric.embed_passages(counts)
-    return Library(passages, columns, rarity, bm25, jnp.asarray(titles > 0, jnp.float32))
+    return Library(
+        passages, columns, rarity, bm25, jnp.asarray(titles > 0, jnp.float32), _lead(passages)
+    )
+
+
+def _lead(passages: Iterable[Passage]) -> jax.Array:
+    before: Counter[str] = Counter()
+    lead = []
+    for passage in passages:
+        lead.append(1 / (1 + before[passage.source]))
+        before[passage.source] += 1
+    return jnp.array(lead)
 
 
 def _count(found: Iterable[str], columns: dict[str, int]) -> np.ndarray:

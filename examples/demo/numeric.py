@@ -10,6 +10,9 @@ import ember_xcs as xcs
 TITLE_BOOST = 6.0
 """What a term of the question is worth in a heading, against the rarity of the term."""
 
+LEAD_BOOST = 0.25
+"""What it is worth to be the first passage of a section: it says what the section is about."""
+
 
 @jax.jit
 def embed_passages(
@@ -33,19 +36,35 @@ def embed_passages(
 
 
 @xcs.pure
-def relevance(bm25: jax.Array, titles: jax.Array, rarity: jax.Array, query: jax.Array) -> jax.Array:
-    """Returns how well each passage fits the question, ``(passages,)``; 1 is a perfect fit."""
+def relevance(
+    bm25: jax.Array, titles: jax.Array, lead: jax.Array, rarity: jax.Array, query: jax.Array
+) -> jax.Array:
+    """Returns how well each passage fits the question, ``(passages,)``, from 0 upwards.
+
+    Args:
+        bm25: The weight of each term in each passage, ``(passages, terms)``.
+        titles: Which terms are in the headings over each passage, ``(passages, terms)``.
+        lead: How near the beginning of its section each passage is, ``(passages,)``.
+        rarity: How much each term says, ``(terms,)``.
+        query: How often each term is in the question, ``(terms,)``.
+    """
     asked = jnp.minimum(query, 1.0)
     worth = asked * rarity
     title_length = jnp.sqrt(titles @ rarity + 1.0)
     score = bm25 @ asked + TITLE_BOOST * (titles @ worth) / title_length
-    return score / (worth.sum() + 1e-6)
+    return score * (1 + LEAD_BOOST * lead) / (worth.sum() + 1e-6)
 
 
 @xcs.pure
 def shortlist(scores: jax.Array, count: int) -> jax.Array:
     """Returns the positions of the best scores, the best first, ``(count,)``."""
     return jnp.argsort(-scores)[:count]
+
+
+@xcs.pure
+def rerank(scores: jax.Array, focus: jax.Array) -> jax.Array:
+    """Returns scores of passages raised where one sentence says what was asked for."""
+    return scores * (0.4 + focus)
 
 
 @xcs.pure

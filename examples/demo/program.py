@@ -2,31 +2,143 @@
 
 ::
 
-    question ─► embed ─► relevance ─► shortlist ─► fetch × 12 ─► focus × 12 ─► shortlist
-                  │                                                               │
-                  │                                    Quote × 4 ◄────────────────┤
-                  │                                    Define × 4 ◄───────────────┤
-                  │                                    ... six readers            │
-                  └───────────────────► judge ◄── embed × 24 ◄── 24 drafts ◄──────┘
+    question ─► embed_question ─► relevance ─► shortlist ─► fetch × 12 ─► focus × 12 ─► shortlist
+                      │                                                                     │
+                      │        Quote × 4   Define × 4   ShowCode × 4   ... six readers  ◄───┘
+                      │            └───────────┴─────────────┴──────► 24 drafts
+                      ▼                                                  │
+                    judge ◄────────────────────────── embed_draft × 24 ◄─┘
+                      │
+                      ▼
+                   answer
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import BaseModel
 
 import ember_xcs as xcs
 from examples.demo import numeric
 from examples.demo.corpus import Passage
 from examples.demo.library import Library
 from examples.demo.readers import READERS, Draft, Reader
-from examples.demo.text import paragraphs, quote_code, sentences, terms
+from examples.demo.text import paragraphs, question_terms, sentences, terms
 
 CANDIDATES = 12
+"""How many passages are fetched."""
+
 READ = 4
+"""How many of them are read."""
+
+
+class Answer(NamedTuple):
+    """What the program returns.
+
+    Attributes:
+        draft: The draft that was chosen.
+        reader: The position in ``READERS`` of the reader that made it.
+        score: What the judge gave it, from 0 to 1.
+        share: How much of the judge's belief it got, among all drafts.
+    """
+
+    draft: Draft
+    reader: jax.Array
+    score: jax.Array
+    share: jax.Array
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program in three forms, which give the same answers.
+
+    Attributes:
+        one: Staged: from a question to an answer.
+        batch: Staged, under ``vmap``: from a list of questions to a batch of answers.
+        plain: Plain Python that calls the same operators, one after another.
+    """
+
+    one: Any
+    batch: Any
+    plain: Callable[[str], Answer]
+
+
+def make_program(library: Library, latency_seconds: float = 0.0) -> Program:
+    """Returns the program over a library.
+
+    Args:
+        library: What the answers are from.
+        latency_seconds: How long each call of a reader waits, in seconds.
+    """
+    vector = jax.ShapeDtypeStruct(library.rarity.shape, jnp.float32)
+    readers = [reader(library, latency_seconds) for reader in READERS]
+
+    @xcs.host(out=vector, deterministic=True)
+    def embed_question(question: str) -> np.ndarray:
+        return library.count(question_terms(question))
+
+    @xcs.host(out=vector, deterministic=True)
+    def embed_draft(text: str, source: str) -> np.ndarray:
+        return library.count(terms(f"{source}\n{text}"))
+
+    @xcs.host(deterministic=True)
+    def fetch(index: int) -> Passage:
+        return library.passages[index]
+
+    @xcs.host(deterministic=True)
+    def focus(question: str, passage: Passage) -> float:
+        """How much of the question the best sentence of a passage covers, from 0 to 1."""
+        lines = [s for p in paragraphs(passage.text) for s in sentences(p)]
+        found = [library.coverage(question_terms(question), terms(line)) for line in lines]
+        return max(found, default=0.0)
+
+    def relevance(query: jax.Array) -> jax.Array:
+        return numeric.relevance(
+            library.bm25, library.titles, library.lead, library.rarity, query
+        )
+
+    def one(question: str) -> Answer:
+        query = embed_question(question)
+        scores = relevance(query)
+        candidates = numeric.shortlist(scores, CANDIDATES)
+        passages = jax.vmap(fetch)(candidates)
+        fit = numeric.rerank(scores[candidates], jax.vmap(focus, (None, 0))(question, passages))
+        best = numeric.shortlist(fit, READ)
+        chosen = jax.tree.map(lambda field: field[best], passages)  # host values, by numbers
+
+        drafted = [jax.vmap(reader, in_axes=(None, 0))(question, chosen) for reader in readers]
+        drafts = jax.tree.map(lambda *parts: jnp.concatenate(parts), *drafted)
+        said = jax.vmap(embed_draft)(drafts.text, drafts.source)
+        fits = jnp.tile(fit[best], len(readers))
+        score, share = numeric.judge(library.rarity, query, said, drafts.confidence, fits)
+        winner = jnp.argmax(score)
+        draft = jax.tree.map(lambda field: field[winner], drafts)
+        return Answer(draft, winner // READ, score[winner], share[winner])
+
+    def batch(questions: Sequence[str]) -> Answer:
+        return jax.vmap(one)(jnp.stack(questions))
+
+    def plain(question: str) -> Answer:
+        query = embed_question(question)
+        scores = relevance(query)
+        candidates = numeric.shortlist(scores, CANDIDATES)
+        passages = [fetch(int(index)) for index in candidates]
+        focused = jnp.array([focus(question, passage) for passage in passages])
+        fit = numeric.rerank(scores[candidates], focused)
+        best = numeric.shortlist(fit, READ)
+        chosen = [passages[int(position)] for position in best]
+
+        drafts = [reader(question, passage) for reader in readers for passage in chosen]
+        said = jnp.stack([embed_draft(draft.text, draft.source) for draft in drafts])
+        confidence = jnp.array([draft.confidence for draft in drafts])
+        fits = jnp.tile(fit[best], len(readers))
+        score, share = numeric.judge(library.rarity, query, said, confidence, fits)
+        winner = jnp.argmax(score)
+        return Answer(drafts[int(winner)], winner // READ, score[winner], share[winner])
+
+    return Program(xcs.jit.trace(one), xcs.jit.trace(batch), plain)

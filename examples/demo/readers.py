@@ -15,7 +15,14 @@ from pydantic import BaseModel
 import ember_xcs as xcs
 from examples.demo.corpus import Passage
 from examples.demo.library import Library
-from examples.demo.text import listings, paragraphs, sentences, terms
+from examples.demo.text import (
+    listings,
+    paragraphs,
+    question_terms,
+    quote_code,
+    sentences,
+    terms,
+)
 
 SENTENCES = 3
 """How many sentences an answer has, at most."""
@@ -59,124 +66,171 @@ class Reader(xcs.HostOperator):
 
     def covered(self, question: str, *texts: str) -> float:
         """Returns which share of the question's terms, by their rarity, is in the texts."""
-        return self.library.coverage(terms(question), terms("\n".join(texts)))
+        return self.library.coverage(question_terms(question), terms("\n".join(texts)))
 
 
 class Quote(Reader):
     """Quotes the sentences that say most of what the question asks about."""
 
     def drafts(self, question: str, passage: Passage) -> Iterator[Draft]:
-        lines = [s for p in paragraphs(passage.text) for s in sentences(p) if not _is_aside(s)]
-        for start in range(len(lines)):
-            for stop in range(start + 1, min(start + SENTENCES, len(lines)) + 1):
-                text = " ".join(lines[start:stop])
-                said = self.covered(question, text)
+        for place, lines in enumerate(_prose(passage)):
+            for start in range(len(lines)):
+                text = _excerpt(passage, lines[start:])
+                said = self.covered(question, lines[start])
                 known = self.covered(question, text, passage.heading)
-                sure = 0.5 * said + 0.4 * known - 0.03 * start - 0.02 * (stop - start)
+                sure = 0.5 * said + 0.4 * known - 0.04 * (place + start) - _faults(text)
                 yield Draft(text=text, source=passage.source, confidence=max(sure, 0.0))
 
 
 class Define(Reader):
     """Finds the sentence of which the thing asked about is the subject: "A tuple is ..."."""
 
-    _VERB = re.compile(
-        r"\s(is|are|yields?|causes?|creates?|returns?|denotes?|represents?|specif(?:y|ies)|"
-        r"defines?|allows?|tests?|refers?|evaluates?|binds?|contains?|terminates?|continues?|"
-        r"means?|may only|can be|provides?|compares?|executes?|has|have|raises?|suspends?)\s"
-    )
+    _ASKS = re.compile(r"\s*(?:what(?:'s| is| are| does| do)\b|define\b)", re.I)
 
     def drafts(self, question: str, passage: Passage) -> Iterator[Draft]:
-        asks = re.match(r"\s*what(?:'s| is| are| does| do)\b|\s*define\b", question, re.I)
-        for number, paragraph in enumerate(paragraphs(passage.text)):
-            lines = sentences(paragraph)
-            for position, line in enumerate(lines):
-                verb = self._VERB.search(line)
-                if verb is None or _is_aside(line):
-                    continue
-                subject = self.covered(question, line[: verb.start()])
-                rest = self.covered(question, line, passage.heading)
-                sure = (0.75 if asks else 0.5) * subject * rest + 0.25 * rest * bool(subject)
-                sure -= 0.04 * (number + position) + 0.01 * (verb.start() > 60)
-                yield Draft(
-                    text=" ".join(lines[position : position + SENTENCES]),
-                    source=passage.source,
-                    confidence=max(sure, 0.0),
-                )
+        share = 1.0 if self._ASKS.match(question) and not _asks_for_syntax(question) else 0.7
+        for place, lines in enumerate(_prose(passage)):
+            for start, line in enumerate(lines):
+                subject = self.covered(question, _subject(line))
+                known = self.covered(question, line, passage.heading)
+                text = _excerpt(passage, lines[start:])
+                sure = share * (0.7 * subject * known + 0.3 * known * (subject > 0))
+                sure -= 0.05 * (place + start) + _faults(text)
+                yield Draft(text=text, source=passage.source, confidence=max(sure, 0.0))
 
 
 class ExplainEntry(Reader):
     """Explains a method or attribute that the question names: ``object.__del__(self)``."""
 
     def drafts(self, question: str, passage: Passage) -> Iterator[Draft]:
-        entry = passage.heading.rpartition(", object.")[2] or passage.heading
-        names = {name for name in re.findall(r"[\w.]*\w", passage.heading) if name}
-        asked = set(re.findall(r"[A-Za-z_][\w.]*\w", question))
-        named = {name for name in asked if name in names or f"str.{name}" in names
-                 or f"object.{name}" in names}  # fmt: skip
-        prose = paragraphs(passage.text)
-        if not prose or not any("_" in name or "." in name for name in named | {entry} & names):
+        heading = set(re.findall(r"\w+", passage.heading))
+        asked = re.findall(r"\w*[A-Za-z]\w*(?:\.\w+)+|__\w+__", question)
+        lines = next(_prose(passage), [])
+        if lines and any(heading.issuperset(name.split(".")) for name in asked):
+            text = _excerpt(passage, lines)
+            known = self.covered(question, text, passage.heading)
+            sure = 0.4 + 0.6 * known - _faults(text)
+            yield Draft(text=text, source=passage.source, confidence=sure)
+
+
+class Contrast(Reader):
+    """Sets two things side by side, each by what the document says of it."""
+
+    _SIDES = re.compile(
+        r"\bbetween (.+?) and (.+?)\W*$|"
+        r"\bhow (?:is|are|do|does) (.+?) differ(?:ent)?(?: from)? (.+?)\W*$|"
+        r"(\S+) (?:versus|vs\.?) (\S+?)\W*$",
+        re.I,
+    )
+
+    def drafts(self, question: str, passage: Passage) -> Iterator[Draft]:
+        found = self._SIDES.search(quote_code(question).rstrip("?"))
+        if not found:
             return
-        text = " ".join(sentences(prose[0])[:SENTENCES])
-        known = self.covered(question, text, passage.heading)
-        yield Draft(text=text, source=passage.source, confidence=0.4 + 0.6 * known)
+        document = passage.source.partition(": ")[0]
+        pages = [p for p in self.library.passages if p.source.startswith(f"{document}: ")]
+        lines = [line for page in pages for prose in _prose(page) for line in prose]
+        asked = [side for side in re.split(" and | from ", found[0]) if side] and [
+            side for side in found.groups() if side
+        ]
+        best = [max(((self._about(s, o, line), -k) for k, line in enumerate(lines)))
+                for s, o in (asked, asked[::-1])]  # fmt: skip
+        picked = dict.fromkeys(lines[-position] for _, position in best)
+        sure = 0.95 * min(score for score, _ in best) * (len(picked) > 1)
+        yield Draft(text=" ".join(picked), source=passage.source, confidence=max(sure, 0.0))
+
+    def _about(self, side: str, other: str, line: str) -> float:
+        """How much a sentence is about one side and not the other."""
+        subject = _subject(line)
+        return (
+            self.covered(side, subject)
+            - 0.5 * self.covered(other, subject)
+            - 0.01 * len(subject.split())
+            - _faults(line)
+        )
 
 
 class QuoteGrammar(Reader):
     """Quotes the productions of the grammar, where the question asks for syntax."""
 
-    _ASKS = re.compile(r"\b(syntax|grammar|written|write|production|form)\b", re.I)
-
     def drafts(self, question: str, passage: Passage) -> Iterator[Draft]:
         productions = [block for block in listings(passage.text) if "::=" in block]
-        if not productions or not self._ASKS.search(question):
-            return
-        asked = self._ASKS.sub("", question)
-        text = "\n\n".join(productions)
-        named = " ".join(re.findall(r"(\w+)\s*::=", text)).replace("_", " ")
-        known = self.covered(asked, passage.heading, named)
-        yield Draft(text=text, source=passage.source, confidence=0.2 + 0.8 * known)
+        if productions and _asks_for_syntax(question):
+            text = "\n\n".join(productions)
+            known = self.covered(question, passage.heading, text)
+            yield Draft(text=text, source=passage.source, confidence=known)
 
 
 class ShowCode(Reader):
     """Shows the code of a passage, with the sentence before it, where an example is asked for."""
 
-    _ASKS = re.compile(r"\b(examples?|show|how (?:do|can|to|would)|code)\b", re.I)
+    _ASKS = re.compile(r"\bexamples?\b|\bshow\b|\bhow (?:do|can|to|would)\b", re.I)
 
     def drafts(self, question: str, passage: Passage) -> Iterator[Draft]:
-        asked = self._ASKS.sub("", question)
-        share = 1.0 if re.search(r"\bexamples?|show\b", question, re.I) else 0.6
-        if asked == question:
+        asks = self._ASKS.search(question)
+        if not asks:
             return
+        share = 0.6 if asks[0].lower().startswith("how") else 1.0
         said = ""
         for block in passage.text.split("\n\n"):
             if not block.startswith(" "):
                 said = sentences(block)[-1]
             elif "::=" not in block:
-                known = self.covered(asked, said, block, passage.heading)
-                text = f"{said}\n\n{block}"
+                known = self.covered(question, said, block, passage.heading)
+                text = f"{said}\n\n{block}".strip()
                 yield Draft(text=text, source=passage.source, confidence=share * known)
 
 
-class FollowReference(Reader):
-    """Follows "see section X" to the section, and quotes what it begins with."""
+READERS: tuple[type[Reader], ...] = (Quote, Define, ExplainEntry, Contrast, QuoteGrammar, ShowCode)
 
-    def drafts(self, question: str, passage: Passage) -> Iterator[Draft]:
-        by_title = {}
-        for other in reversed(self.library.passages):
-            by_title[other.heading.rpartition(", ")[2]] = other
-        for title in re.findall(r"[Ss]ee(?: also)?(?: section)? ([A-Z][\w ]+)", passage.text):
-            found = next((t for t in by_title if title.startswith(t)), None)
-            prose = paragraphs(by_title[found].text) if found else []
-            if prose:
-                text = " ".join(sentences(prose[0])[:SENTENCES])
-                known = self.covered(question, text, by_title[found].heading)
-                yield Draft(text=text, source=by_title[found].source, confidence=0.8 * known)
-
-
-READERS = (Quote, Define, ExplainEntry, QuoteGrammar, ShowCode, FollowReference)
+_VERB = re.compile(
+    r"\s(?:is|are|yields?|causes?|creates?|returns?|denotes?|represents?|specif(?:y|ies)|defines?|"
+    r"allows?|tests?|refers?|evaluates?|binds?|contains?|terminates?|continues?|means?|may only|"
+    r"can be|provides?|compares?|executes?|has|have|raises?|suspends?|signals?|supports?)\s"
+)
+_ASIDE = re.compile(
+    r"(?:New|Changed|Deprecated|Added|Removed) in version|See |PEP \d+ -|Notes?\b|For full details|"
+    r"Programmer’s note|For more "
+)
+_LEANS_ON_WHAT_WAS_SAID = re.compile(
+    r"(?:This|It|These|They|Its|Here|However|Otherwise|But|And|Also|Then|Likewise|Such|In this|"
+    r"In that|In either|That|Thus|Hence|Therefore|Additional)\b"
+)
 
 
-def _is_aside(sentence: str) -> bool:
-    """Whether a sentence is about versions, or points elsewhere."""
-    aside = r"(?:New|Changed|Deprecated|Added|Removed) in version|See also|PEP \d+ -|Note:?$"
-    return bool(re.match(aside, sentence)) or len(sentence) < 20
+def _asks_for_syntax(question: str) -> bool:
+    return bool(re.search(r"\b(?:syntax|grammar)\b", question, re.I))
+
+
+def _prose(passage: Passage) -> Iterator[list[str]]:
+    """Yields the sentences of each paragraph, but for remarks on versions and pointers."""
+    for paragraph in paragraphs(passage.text):
+        lines = [line for line in sentences(paragraph) if not _ASIDE.match(line)]
+        if lines:
+            yield lines
+
+
+def _subject(sentence: str) -> str:
+    """What stands before the verb; for "... is called a generator", what stands behind it."""
+    called = re.search(r"\b(?:is|are) (?:also )?called (?:an? )?([\w\s-]+)", sentence)
+    verb = _VERB.search(sentence)
+    return called[1] if called else sentence[: verb.start()] if verb else ""
+
+
+def _excerpt(passage: Passage, lines: list[str]) -> str:
+    """Returns the first few sentences, with the listing that the last of them announces."""
+    text = " ".join(lines[:SENTENCES])
+    if not text.endswith(":"):
+        return text
+    blocks = passage.text.split("\n\n")
+    after = next((k for k, block in enumerate(blocks, 1) if block.endswith(lines[-1])), None)
+    if after is not None and after < len(blocks) and blocks[after].startswith(" "):
+        return f"{text}\n\n{blocks[after]}"
+    return text
+
+
+def _faults(text: str) -> float:
+    """How far a text is from one that can stand alone, from 0 to 1."""
+    unfinished = 0.2 * text.endswith(":")
+    leaning = 0.2 * bool(_LEANS_ON_WHAT_WAS_SAID.match(text))
+    return unfinished + leaning + 0.2 * (len(text) < 40) + 0.3 * (text[:1].islower())

@@ -63,6 +63,11 @@ def terms(text: str) -> list[str]:
     return found
 
 
+def title_terms(heading: str) -> list[str]:
+    """Returns the terms of a heading: of ``The "pass" statement``, not the verb ``pass``."""
+    return [term for term in terms(heading) if f'"{term}"' not in terms(heading)]
+
+
 def _forms(word: str) -> list[str]:
     """The terms that one word stands for: a dotted name also for its last part."""
     if not (word[0].isalpha() or word[0] == "_"):
@@ -84,6 +89,18 @@ _AFTER_CODE = (
     r"(?:statement|keyword|operator|expression|clause|loop|block|do|does|mean|work|"
     r"differ|different|versus|vs|and (?:==|is|not|or|in)|or)"
 )
+
+
+_CUES = frozenset(
+    map(stem, "difference differ different between versus vs syntax grammar example show".split())
+)
+"""What a question asks for, rather than what it asks about."""
+
+
+def question_terms(question: str) -> list[str]:
+    """Returns the terms of what a question asks about."""
+    found = terms(quote_code(question))
+    return [term for term in found if term not in _CUES] or found
 
 
 def quote_code(question: str) -> str:

@@ -238,12 +238,9 @@ def test_optax_trains_an_operator():
 
 
 def test_a_stack_of_operators_is_mapped_over():
-    stack = jax.vmap(lambda w: Linear(w))(jnp.arange(6.0).reshape(3, 2))
-    assert jax.vmap(lambda op, x: op(x), in_axes=(0, None))(stack, jnp.ones(2)).tolist() == [
-        1,
-        5,
-        9,
-    ]
+    stack = jax.vmap(Linear)(jnp.arange(6.0).reshape(3, 2))
+    results = jax.vmap(lambda op, x: op(x), in_axes=(0, None))(stack, jnp.ones(2))
+    assert results.tolist() == [1, 5, 9]
 
 
 def test_an_operator_is_carried_through_scan():

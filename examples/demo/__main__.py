@@ -1,0 +1,157 @@
+"""Answers questions from the Python language reference: ``python -m examples.demo "question" ...``
+
+The reference that every Python carries is cut into passages, embedded and scored in JAX. The best
+passages are chosen by numbers, six readers draft answers from each of them at the same time, and a
+numeric score over all drafts picks one. The whole is one staged function; several questions are a
+batch of it, under ``vmap``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pydoc_data.topics import topics
+from typing import Any
+
+import jax
+
+import ember_xcs as xcs
+from examples.demo import report
+from examples.demo.library import load_library
+from examples.demo.program import Answer, Program, make_program
+
+QUESTIONS = (
+    "What does the nonlocal statement do?",
+    "What is the difference between a list and a tuple?",
+    "What is the syntax of a lambda expression?",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Answers the questions on the command line, or three of our own."""
+    parsed = _parse(arguments)
+    if parsed.list:
+        report.print_columns(sorted(topics))
+        return
+    library = load_library()
+    program = make_program(library, parsed.latency)
+    passages, words = library.bm25.shape
+    print(
+        f"The Python {platform.python_version()} language reference: {len(topics)} documents, "
+        f"{passages} passages, {words} terms."
+    )
+    print(_on_latency(parsed.latency))
+    _answer(program, parsed.questions)
+    _show(program, parsed.questions[0])
+    _compare(program, parsed.questions, parsed.latency)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.demo", description="Answers from the Python language reference."
+    )
+    parser.add_argument(
+        "questions", nargs="*", metavar="question", help="in quotation marks; several are a batch"
+    )
+    parser.add_argument(
+        "--latency",
+        type=float,
+        default=0.05,
+        metavar="SECONDS",
+        help="how long each call of a reader waits, as if it were far away (default: 0.05)",
+    )
+    parser.add_argument("--list", action="store_true", help="list the documents of the reference")
+    parsed = parser.parse_args(arguments)
+    if not (math.isfinite(parsed.latency) and 0 <= parsed.latency <= 10):
+        parser.error(f"--latency is {parsed.latency:g}; it is a number of seconds from 0 to 10")
+    if not all(question.strip() for question in parsed.questions):
+        parser.error("a question is empty; ask for example: 'What does yield do?'")
+    parsed.questions = parsed.questions or list(QUESTIONS)
+    return parsed
+
+
+def _on_latency(seconds: float) -> str:
+    if not seconds:
+        return "The readers are local: no latency is simulated."
+    return (
+        f"Simulated latency: each call of a reader waits {1e3 * seconds:g} ms, as a call to a remote "
+        "model would.\nEverything else is as fast as it is. --latency 0 turns the waiting off."
+    )
+
+
+def _answer(program: Program, questions: Sequence[str]) -> None:
+    report.print_heading("Answers")
+    if len(questions) == 1:
+        answers = [program.one(questions[0])]
+    else:
+        answers = unstack(program.batch(list(questions)), len(questions))
+    for question, answer in zip(questions, answers, strict=True):
+        report.print_answer(question, answer)
+
+
+def unstack(answers: Answer, count: int) -> list[Answer]:
+    """Returns the answers of a batch one by one."""
+    draft = answers.draft
+    drafts = [
+        type(draft)(text=text, source=source, confidence=float(confidence))
+        for text, source, confidence in zip(
+            draft.text, draft.source, draft.confidence, strict=True
+        )
+    ]
+    numbers = zip(drafts, answers.reader, answers.score, answers.share, strict=True)
+    return [Answer(*fields) for fields in numbers][:count]
+
+
+def _show(program: Program, question: str) -> None:
+    """Prints what the program is made of, and one run of it."""
+    lowered = program.one.lower(question)
+    report.print_heading("The graph of one question")
+    report.print_graph(lowered.graph)
+    report.print_heading("The regions: numeric operators that were fused")
+    report.print_regions(lowered.graph, lowered.regions)
+    report.print_heading("One run, in milliseconds from its start")
+    program.one(question)
+    result = _measured(program.one, question)
+    report.print_timeline(result.timeline, result.metrics.wall_seconds)
+
+
+def _measured(staged: Any, *questions: str) -> xcs.ExecutionResult:
+    graph = staged.graph(questions[0] if len(questions) == 1 else list(questions))
+    inputs = dict(zip(graph.inputs, questions, strict=True))
+    measure = xcs.ExecutionOptions(collect_metrics=True)
+    xcs.execute_graph(graph, inputs)
+    return xcs.execute_graph(graph, inputs, options=measure)
+
+
+def _compare(program: Program, questions: Sequence[str], latency: float) -> None:
+    report.print_heading("The same operators as plain sequential Python, and staged")
+    local = make_program(load_library()) if latency else program
+    question = questions[0]
+    rows = {}
+    if latency:
+        label = f"one question, {1e3 * latency:g} ms of simulated latency"
+        rows[label] = _seconds(program.plain, question), _seconds(program.one, question)
+    rows["one question, no latency"] = (
+        _seconds(local.plain, question),
+        _seconds(local.one, question),
+    )
+    report.print_times(rows, ("sequential", "staged"))
+
+
+def _seconds(function: Callable[[Any], Any], argument: Any, times: int = 3) -> float:
+    """Returns how long a call takes, in seconds: the median of a few, after a first one."""
+    jax.block_until_ready(jax.tree.leaves(function(argument)))
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        function(argument)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+if __name__ == "__main__":
+    main()
