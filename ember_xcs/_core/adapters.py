@@ -187,14 +187,15 @@ class NnxModule(_Module):
         from flax import nnx  # noqa: PLC0415  (an extra)
 
         self.module_class = type(module)
-        self.graph, self.params, state = nnx.split(module, nnx.Param, ...)
+        self.graph, params, state = nnx.split(module, nnx.Param, ...)
+        self.params = _copied(params)  # a state of nnx shares its variables with the module
         self.state = jax.tree.map(_held_fast, state)
 
     def _module(self) -> Any:
         from flax import nnx  # noqa: PLC0415  (an extra)
 
         state = jax.tree.map(_released, self.state, is_leaf=_is_held)
-        return nnx.merge(self.graph, self.params, state)
+        return nnx.merge(self.graph, _copied(self.params), state)
 
     def forward(self, /, *args: Any, **kwargs: Any) -> Any:
         """Returns what the module returns.
@@ -222,6 +223,11 @@ class _Held:
 
     def __hash__(self) -> int:
         return id(self.array)
+
+
+def _copied(state: Any) -> Any:
+    """Returns the same arrays in variables of their own."""
+    return jax.tree.map(lambda array: array, state)
 
 
 def _held_fast(value: Any) -> Any:

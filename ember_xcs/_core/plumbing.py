@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from ember_xcs._core.arguments import bind_arguments, validated_arguments
 from ember_xcs._core.operator import HostOperator, Kind, Operator
 from ember_xcs._core.operator_class import derived, is_operator
-from ember_xcs._core.outputs import OutputType
 from ember_xcs._core.policy import HostPolicy
 from ember_xcs._core.records import make_record
 from ember_xcs._core.signature import Field, Signature, record_fields
+
+if TYPE_CHECKING:
+    from ember_xcs._core.outputs import OutputType
 
 __all__ = [
     "Applied",
@@ -255,9 +257,7 @@ class CheckOutput(_Glue):
         return Signature((Field("value"),), outputs=declared.outputs, returns=declared.returns)
 
 
-def _applied_signature(
-    operator: Operator, fields: tuple[str, ...], positional: int
-) -> Signature:
+def _applied_signature(operator: Operator, fields: tuple[str, ...], positional: int) -> Signature:
     declared = operator.signature
     known = tuple(
         declared.field(name) or Field(name, positional=k < positional)

@@ -57,7 +57,7 @@ class Template(HostOperator):
             OperatorInputError: A value is missing, has no placeholder, or does not fit its format.
         """
         given = args[0] if len(args) == 1 and not kwargs else None
-        if isinstance(given, Mapping) and len(self.signature.fields) > 1:
+        if len(self.signature.fields) > 1 and isinstance(given, Mapping):
             return super().__call__(**given)
         return super().__call__(*args, **kwargs)
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ember_xcs._core.options import ExecutionOptions, resolve_options
 from ember_xcs._lower.lower import lower
 from ember_xcs._runtime.supervise import aexecute_plan, execute_plan
+from ember_xcs.errors import ExecutionTimeout
 
 if TYPE_CHECKING:
     from ember_xcs._graph import XCSGraph
     from ember_xcs._jit.request import Request
     from ember_xcs._lower.plan import Plan
+    from ember_xcs._runtime.run import Run
     from ember_xcs._trace.from_jaxpr import GraphProgram
 
 __all__ = ["GraphRunner", "NumericRunner", "Program", "PythonRunner"]
@@ -66,16 +68,26 @@ class GraphRunner:
         plan = self.plan(options)
         inputs = dict(zip(self.program.inputs, request.leaves, strict=True))
         run = execute_plan(plan, [inputs[name] for name in plan.inputs], options)
-        return self._finished(run.results, inputs)
+        return self._finished(run, inputs)
 
     async def arun(self, request: Request, options: Options) -> Any:
         """Returns the function's result without blocking the event loop."""
         plan = self.plan(options)
         inputs = dict(zip(self.program.inputs, request.leaves, strict=True))
         run = await aexecute_plan(plan, [inputs[name] for name in plan.inputs], options)
-        return self._finished(run.results, inputs)
+        return self._finished(run, inputs)
 
-    def _finished(self, results: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:
+    def _finished(self, run: Run, inputs: Mapping[str, Any]) -> Any:
+        """The function's result: a function has no part of one, so what is missing is an error."""
+        results = run.results
+        if not run.plan.outputs.keys() <= results.keys():
+            if run.errors:
+                raise next(iter(run.errors.values()))
+            raise ExecutionTimeout(
+                f"{self.graph.name!r} was at its deadline before its result was there. A compiled "
+                "function has no partial results to return; xcs.execute_graph on f.graph(...) has.",
+                run.partial_results(),
+            )
         return self.result(self.program.results(results, inputs))
 
 

@@ -10,6 +10,7 @@ from ember_xcs._core.functions import HostFunction
 from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._graph import MISSING, NodeBindings, XCSGraph
 from ember_xcs._graph.bindings import ConstantBinding, InputBinding, OutputBinding
+from ember_xcs._passes.arguments import call_arguments
 
 if TYPE_CHECKING:
     from ember_xcs._trace.nodes import StagedCall
@@ -62,14 +63,7 @@ class NodeCall:
         fields.update((f, v) for f, v in zip(self.fields, values, strict=False) if v is not MISSING)
         if self.bindings.spreads:
             fields.update(self.bindings.spread(values[len(self.fields) :]))
-        if self.operator.signature.style == "inputs":
-            return (), {"inputs": fields}
-        args = []
-        for name in self._positional:
-            if name not in fields:
-                break
-            args.append(fields.pop(name))
-        return tuple(args), fields
+        return call_arguments(self.operator.signature, fields)
 
     def __call__(self, *values: Any) -> Any:
         """Returns the operator's result; a coroutine if it is async."""

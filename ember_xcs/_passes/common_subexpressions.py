@@ -40,13 +40,42 @@ def _identity(operator: Operator) -> Any:
     """What two operators share that give the same results for the same inputs."""
     identity = getattr(operator, "identity", None)
     if identity is not None:
-        return tuple(map(_key, identity))
+        return _key(identity)
     leaves, structure = jax.tree.flatten(operator)
-    return structure, tuple(map(id, leaves))
+    return structure, tuple(map(_Same, leaves))
 
 
-def _key(part: Any) -> Any:
-    return tuple(map(_key, part)) if isinstance(part, tuple) else Static(part)
+class _Same:
+    """Stands for one object, and keeps it: an id of its own may be another's tomorrow."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+
+def _key(value: Any) -> Any:
+    """What stands for a constant: equal for interchangeable values, and for no others.
+
+    Equality of arrays looks through shapes and dtypes, and that of objects that hold arrays does
+    too; so what cannot be hashed is equal only to itself.
+    """
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind, tuple(map(_key, value))
+    if kind is dict:
+        return kind, tuple((_key(key), _key(item)) for key, item in value.items())
+    try:
+        hash(value)
+    except TypeError:
+        return _Same(value)
+    return Static(value)
 
 
 def _feeds(graph: XCSGraph, node_id: str, replaced: Mapping[str, str]) -> Any:
@@ -54,7 +83,7 @@ def _feeds(graph: XCSGraph, node_id: str, replaced: Mapping[str, str]) -> Any:
     fields: list[Any] = []
     for field, binding in sorted(bindings.fields.items()):
         if isinstance(binding, ConstantBinding):
-            fields.append((field, "constant", Static(binding.value)))
+            fields.append((field, "constant", _key(binding.value)))
         elif isinstance(binding, InputBinding):
             fields.append((field, "input", binding.name))
         else:

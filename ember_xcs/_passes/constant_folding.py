@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from ember_xcs._core import calls
 from ember_xcs._graph import ConstantBinding, OutputBinding, XCSGraph, pick_field
+from ember_xcs._passes.arguments import call_arguments
 from ember_xcs._passes.rewrite import rebuilt
+
+if TYPE_CHECKING:
+    from ember_xcs._core.operator import Operator
 
 __all__ = ["constant_folding"]
 
@@ -57,23 +62,33 @@ def _is_constant(graph: XCSGraph, node_id: str, values: dict[str, Any]) -> bool:
 
 
 def _value(graph: XCSGraph, node_id: str, values: dict[str, Any]) -> Any:
-    """The value of a node; None where it is too large, or no tree of arrays."""
+    """The value of a node; None where it is too large, or cannot be computed as arrays alone."""
     operator = graph[node_id].operator
-    fields = {}
+    constants, computed = {}, {}
     for field, binding in graph.bindings(node_id).fields.items():
         if isinstance(binding, ConstantBinding):
-            fields[field] = binding.value
+            constants[field] = binding.value
         elif isinstance(binding, OutputBinding):
-            value = values[binding.source]
-            picked = binding.source_field
-            fields[field] = value if picked is None else pick_field(value, picked)
-    if not all(isinstance(leaf, jax.Array | int | float) for leaf in jax.tree.leaves(fields)):
+            computed[field] = values[binding.source], binding.source_field
+    compute = jax.jit(partial(_computed, operator, constants, list(computed)))
+    arguments = list(computed.values())
+    try:
+        with calls.recording(None):
+            picked = [v if name is None else pick_field(v, name) for v, name in arguments]
+            size = sum(_bytes(leaf) for leaf in jax.tree.leaves(jax.eval_shape(compute, picked)))
+            return compute(picked) if size <= _MAX_BYTES else None
+    except Exception:  # noqa: BLE001  (whatever it is, the run meets it again, and names the node)
         return None
-    ordered = [fields[f.name] for f in operator.signature.fields if f.name in fields]
-    compute = jax.jit(lambda args: operator.run(tuple(args), {}))
-    with calls.recording(None):
-        size = sum(
-            math.prod(leaf.shape) * leaf.dtype.itemsize
-            for leaf in jax.tree.leaves(jax.eval_shape(compute, ordered))
-        )
-        return compute(ordered) if size <= _MAX_BYTES else None
+
+
+def _computed(
+    operator: Operator, constants: dict[str, Any], fields: list[str], values: list[Any]
+) -> Any:
+    given = constants | dict(zip(fields, values, strict=True))
+    args, kwargs = call_arguments(operator.signature, given)
+    return operator.run(args, kwargs)
+
+
+def _bytes(leaf: Any) -> int:
+    size: int = math.prod(leaf.shape) * leaf.dtype.itemsize
+    return size

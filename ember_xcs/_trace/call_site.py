@@ -44,9 +44,7 @@ def _call(frame: FrameType) -> ast.Call | None:
     return found if isinstance(found, ast.Call) else None
 
 
-def is_constant(
-    spelling: Spelling, value: Any, frame: FrameType, holder: Any, tracer: Any
-) -> bool:
+def is_constant(spelling: Spelling, value: Any, frame: FrameType, holder: Any, tracer: Any) -> bool:
     """Whether an argument is spelled as a literal, a field of an operator or a declared constant.
 
     Args:

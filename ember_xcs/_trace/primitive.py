@@ -12,9 +12,11 @@ lowering       an error: inside a plain ``jax.jit`` there is nobody to run host 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
@@ -28,7 +30,7 @@ from ember_xcs.errors import TracingError
 if TYPE_CHECKING:
     from ember_xcs._core.operator import HostOperator
 
-__all__ = ["CallSite", "operator_call_p"]
+__all__ = ["CallSite", "bind_call", "calling", "operator_call_p"]
 
 
 _NO_PARAMETERS = inspect.Signature()
@@ -71,12 +73,33 @@ class CallSite:
 operator_call_p = jex_core.Primitive("operator_call")
 operator_call_p.multiple_results = True
 
+_calling: ContextVar[bool] = ContextVar("ember_xcs_calling", default=False)
+
+
+@contextlib.contextmanager
+def calling() -> Iterator[None]:
+    """Marks the time in which the user's code makes a call.
+
+    Axes that batching adds then are of a ``vmap`` right around the call. Those that it adds later
+    are of a ``vmap`` around something that holds the call: a loop, or a nested ``jax.jit``.
+    """
+    token = _calling.set(True)
+    try:
+        yield
+    finally:
+        _calling.reset(token)
+
+
+def bind_call(site: CallSite, operands: Sequence[Any]) -> list[Any]:
+    """Makes an equation of a call, without batch axes, and returns its results."""
+    unmapped: tuple[tuple[bool, ...], ...] = ((),) * len(operands)
+    return operator_call_p.bind(*operands, site=site, batch=(), mapped=unmapped, inner=0)  # type: ignore[no-any-return]
+
 
 @operator_call_p.def_abstract_eval
 def _abstract(
-    *_operands: Any, site: CallSite, batch: tuple[int, ...], mapped: Any
+    *_operands: Any, site: CallSite, batch: tuple[int, ...], **_params: Any
 ) -> list[jax.core.ShapedArray]:
-    del mapped
     return [_batched_aval(aval, batch) for aval in site.outputs]
 
 
@@ -104,11 +127,14 @@ def _batch(
     site: CallSite,
     batch: tuple[int, ...],
     mapped: tuple[tuple[bool, ...], ...],
+    inner: int,
 ) -> tuple[list[Any], list[int]]:
     size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
     moved = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True)]
     levels = tuple((d is not None, *old) for d, old in zip(dims, mapped, strict=True))
-    results = operator_call_p.bind(*moved, site=site, batch=(size, *batch), mapped=levels)
+    results = operator_call_p.bind(
+        *moved, site=site, batch=(size, *batch), mapped=levels, inner=inner + _calling.get()
+    )
     return results, [0] * len(results)
 
 

@@ -105,7 +105,7 @@ def _fresh_atom(value: Any) -> Any:
     if kind is str or kind is bytes:
         return value[:1] + value[1:]
     if kind is int:
-        return -(-value)
+        return value + 1 - 1
     if kind is float:
         return float.fromhex(value.hex())
     return complex(value.real, value.imag) if kind is complex else value

@@ -73,7 +73,7 @@ class GraphRecorder:
                 user_line(),
             )
         self._refuse_symbols_inside(operator)
-        bound = self._bound(operator, args, kwargs)
+        bound = bind_arguments(operator, args, kwargs)
         if self._opens(operator, bound):
             return self._inside(operator, args, kwargs, bound)
         return self._symbol(self._add_call(operator, bound))
@@ -107,7 +107,7 @@ class GraphRecorder:
         if operator.kind != "composite" or not (self.recursive or operator is self.root):
             return False
         kinds = {bound.signature.parameters[name].kind for name in bound.arguments}
-        return not (operator.validates_inputs and kinds.intersection(_VARIADIC))
+        return not (_validates_inputs(operator) and kinds.intersection(_VARIADIC))
 
     def _inside(
         self,
@@ -118,9 +118,9 @@ class GraphRecorder:
     ) -> Any:
         """Runs the ``forward`` of a composite operator, whose calls are recorded in its place."""
         self._check_depth(operator)
-        if operator.validates_inputs:
+        if _validates_inputs(operator):
             checked = self._symbol(self._add_check(operator, bound))
-            bound.arguments = {name: checked[name] for name in bound.arguments}  # type: ignore[assignment]
+            bound.arguments = {name: checked[name] for name in bound.arguments}
             args, kwargs = bound.args, bound.kwargs
         self._opened.append(operator)
         try:
@@ -142,7 +142,7 @@ class GraphRecorder:
     def _checked(self, value: Any, operator: Operator) -> Any:
         """Returns the result of an opened call, checked in the run where its type says so."""
         declared = operator.output_type
-        if declared.is_host:
+        if declared.is_host or not _validates(operator):
             return value
         if not self.symbols_in(value):
             return declared.validated(value, operator.name)
@@ -154,22 +154,9 @@ class GraphRecorder:
 
     # Calls as nodes
 
-    def _bound(
-        self, operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> inspect.BoundArguments:
-        function = getattr(operator, "__wrapped__", None)
-        if function is None:
-            return bind_arguments(operator, args, kwargs)
-        try:
-            return inspect.signature(function).bind(*args, **kwargs)
-        except TypeError as error:
-            raise OperatorInputError(f"operator {operator.name!r}: {error}.") from None
-        except ValueError:  # some builtins have no signature
-            return bind_arguments(operator, args, kwargs)
-
     def _add_call(self, operator: Operator, bound: inspect.BoundArguments) -> XCSNode:
         if operator.signature.style == "inputs":
-            return self._add_inputs_call(operator, bound.arguments["inputs"])
+            return self._add_inputs_call(operator, _by_field(bound)[0]["inputs"])
         fields, extra = _by_field(bound)
         names = [f.name for f in operator.signature.fields if f.positional and f.name not in fields]
         given = dict(zip(names, extra, strict=False))
@@ -281,6 +268,15 @@ class GraphRecorder:
         return node
 
 
+def _validates(operator: Operator) -> bool:
+    """Whether a call does more than ``forward``; a sequence leaves it to its operators."""
+    return type(operator).run is Operator.run
+
+
+def _validates_inputs(operator: Operator) -> bool:
+    return operator.validates_inputs and _validates(operator)
+
+
 def _by_field(bound: inspect.BoundArguments) -> tuple[dict[str, Any], list[Any]]:
     """Returns the arguments by input field, and those that only ``*args`` takes."""
     fields: dict[str, Any] = {}
@@ -337,7 +333,8 @@ def _is_record_field(operator: Operator, kind: str, key: str | int) -> bool:
         return key in (operator.signature.outputs or ())
     if type(key) is int:
         return kind == "item" and hasattr(annotation, "_fields")
-    access = "item" if typing.is_typeddict(annotation) else "attribute"
+    is_dict = isinstance(annotation, type) and issubclass(annotation, dict)
+    access = "item" if is_dict or typing.is_typeddict(annotation) else "attribute"
     return kind == access and key in (operator.signature.outputs or ())
 
 

@@ -31,7 +31,7 @@ from ember_xcs._trace.host_values import (
     is_host_dtype,
     wrap,
 )
-from ember_xcs._trace.primitive import CallSite, operator_call_p
+from ember_xcs._trace.primitive import CallSite, bind_call, calling, operator_call_p
 from ember_xcs._trace.rebuild import rebuild_by_parameter
 from ember_xcs._trace.user_line import user_line
 from ember_xcs.errors import TracingError
@@ -74,14 +74,10 @@ def stage_call(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, A
     bound = bind_arguments(operator, args, kwargs)
     site, operands = call_site(operator, dict(bound.arguments), bound.signature)
     vjp = operator.policy.vjp
-    bind = _bind if vjp is None else _with_vjp(_bind, vjp)
-    results = bind(site, operands)
+    bind = bind_call if vjp is None else _with_vjp(bind_call, vjp)
+    with calling():
+        results = bind(site, operands)
     return operator.output_type.structure.unflatten([wrap(r) for r in results])
-
-
-def _bind(site: CallSite, operands: Sequence[Any]) -> list[Any]:
-    unmapped: tuple[tuple[bool, ...], ...] = ((),) * len(operands)
-    return operator_call_p.bind(*operands, site=site, batch=(), mapped=unmapped)  # type: ignore[no-any-return]
 
 
 def call_site(

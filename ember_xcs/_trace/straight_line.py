@@ -83,7 +83,7 @@ class _Reader:
         return next((c for s in statements for c in self._choices(s)), None)
 
     def _choices(self, node: ast.AST) -> Iterator[Choice]:
-        if isinstance(node, _INERT):
+        if isinstance(node, _INERT) or self._is_declaration(node):
             return
         what = self._choice_at(node)
         if isinstance(what, tuple):
@@ -123,9 +123,8 @@ class _Reader:
     def _note_operators(self, target: ast.expr, iterable: ast.expr) -> None:
         """Knows the variable of ``for op in self.operators`` by one of the operators."""
         items = self._value(iterable)
-        if isinstance(target, ast.Name) and isinstance(items, list | tuple) and items:
-            if all(isinstance(item, Operator) for item in items):
-                self.names[target.id] = items[0]
+        if isinstance(target, ast.Name) and _are_operators(items):
+            self.names[target.id] = items[0]
 
     def _is_static(self, node: ast.AST) -> bool:
         """Whether an expression is made of literals, fields of operators and counters."""
@@ -138,7 +137,9 @@ class _Reader:
         if isinstance(node, ast.Call):
             counting = _is_one_of(self._value(node.func), _COUNTING)
             return counting and all(map(self._is_static, node.args)) and not node.keywords
-        parts = ast.UnaryOp | ast.BinOp | ast.Compare | ast.Tuple | ast.List | ast.Slice | ast.BoolOp
+        parts = (
+            ast.UnaryOp | ast.BinOp | ast.Compare | ast.Tuple | ast.List | ast.Slice | ast.BoolOp
+        )
         operators = ast.operator | ast.unaryop | ast.cmpop | ast.boolop | ast.expr_context
         children = [c for c in ast.iter_child_nodes(node) if not isinstance(c, operators)]
         return isinstance(node, parts) and all(map(self._is_static, children))
@@ -149,7 +150,7 @@ class _Reader:
         name = ast.unparse(call.func)
         if isinstance(called, Operator):
             return self._inside(called.forward) if called.kind == "composite" else None
-        if getattr(called, "__self__", None) is self.trusted or _is_one_of(called, _HARMLESS):
+        if _is_one_of(called, _HARMLESS):
             return None
         if isinstance(called, type) and record_fields(called) is not None:
             return None
@@ -158,6 +159,11 @@ class _Reader:
         if _is_one_of(called, _COUNTING) and self._is_static(call):
             return None
         return f"the call of {name}, which is no operator and may choose among values"
+
+    def _is_declaration(self, node: ast.AST) -> bool:
+        """Whether this is a call of the trusted object, which is told the truth."""
+        called = self._value(node.func) if isinstance(node, ast.Call) else None
+        return getattr(called, "__self__", None) is self.trusted
 
     def _inside(self, function: Any) -> str | Choice | None:
         """What the body of a function may choose."""
@@ -185,13 +191,12 @@ class _Reader:
             return getattr(owner, node.attr, _UNRESOLVED) if known else _UNRESOLVED
         if isinstance(node, ast.Subscript) and self._is_static(node.slice):
             items = self._value(node.value)
-            if isinstance(items, list | tuple) and all(isinstance(i, Operator) for i in items):
-                return items[0] if items else _UNRESOLVED
+            return items[0] if _are_operators(items) else _UNRESOLVED
         return _UNRESOLVED
 
 
 def _definition(code: Any) -> Any:
-    """The syntax tree of the function that a code object is compiled from, if it is the only one."""
+    """The syntax tree of the function that a code object comes from, if only one can be meant."""
     kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
     found = [
         node
@@ -204,11 +209,18 @@ def _definition(code: Any) -> Any:
 
 
 def _first_line(node: Any) -> int:
-    return min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+    lines: list[int] = [node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))]
+    return min(lines)
 
 
 def _is_target(node: ast.AST) -> bool:
     return isinstance(getattr(node, "ctx", None), ast.Store)
+
+
+def _are_operators(items: Any) -> bool:
+    """Whether this is a sequence of operators, and not an empty one."""
+    is_sequence = isinstance(items, list | tuple) and bool(items)
+    return is_sequence and all(isinstance(item, Operator) for item in items)
 
 
 def _is_one_of(value: Any, known: tuple[Any, ...]) -> bool:

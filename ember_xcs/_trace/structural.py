@@ -15,10 +15,10 @@ import pydantic
 from ember_xcs._core import calls
 from ember_xcs._core.plumbing import Form, split_form
 from ember_xcs._graph import XCSGraph
+from ember_xcs._trace.errors import line_of
 from ember_xcs._trace.from_jaxpr import GraphProgram
 from ember_xcs._trace.recorder import GraphRecorder, finished
 from ember_xcs._trace.symbols import Symbol, describe, is_symbol, origin_of
-from ember_xcs._trace.user_line import traceback_line
 from ember_xcs.errors import TracingError
 
 __all__ = ["RecordedFunction", "record_structure"]
@@ -143,5 +143,5 @@ def _translated(error: Exception) -> Exception:
     return TracingError(
         f"{what}, while the structure of the program was being recorded, when no value is known "
         f"yet. To mend it: {remedy}.",
-        traceback_line(error),
+        line_of(error),
     )

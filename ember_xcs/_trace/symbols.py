@@ -15,19 +15,21 @@ import sys
 import typing
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import jax
 import numpy as np
 
 from ember_xcs._core.convert import element_annotation
-from ember_xcs._core.operator import Operator
 from ember_xcs._core.outputs import RecordType
 from ember_xcs._core.plumbing import Step, path_text
 from ember_xcs._core.signature import record_fields
-from ember_xcs._graph import XCSNode
 from ember_xcs._trace.user_line import user_line
 from ember_xcs.errors import TracingError
+
+if TYPE_CHECKING:
+    from ember_xcs._core.operator import Operator
+    from ember_xcs._graph import XCSNode
 
 __all__ = [
     "Origin",
@@ -155,10 +157,10 @@ class Symbol:
 
     def __await__(self) -> Generator[None, None, Symbol]:
         """Returns the symbol itself: an ``async def`` operator is recorded like any other."""
+        yield from ()
         return self
-        yield
 
-    @property
+    @property  # type: ignore[misc]  # it is never set
     def __class__(self) -> Any:
         """Raises: any type that a symbol said it has might be wrong."""
         if _asked_by_array_library():

@@ -13,12 +13,11 @@ import jax
 import numpy as np
 import pydantic
 
-__all__ = ["frame_line", "is_foreign", "traceback_line", "user_line"]
+__all__ = ["frame_line", "is_foreign", "user_line"]
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
-_FOREIGN = tuple(
-    str(Path(module.__file__ or "").resolve().parent) + os.sep for module in (jax, np, pydantic)
-) + (_PACKAGE + os.sep,)
+_LIBRARIES = (Path(module.__file__ or "").resolve().parent for module in (jax, np, pydantic))
+_FOREIGN = ("<frozen", *(f"{path}{os.sep}" for path in (_PACKAGE, *_LIBRARIES)))
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
 
 
@@ -38,16 +37,6 @@ def frame_line(filename: str, line: int) -> str:
 
 def is_foreign(filename: str) -> bool:
     """Whether a file is not the user's: ours, a library's that we build on, or Python's own."""
-    if filename.startswith(_FOREIGN) or filename.startswith("<frozen"):
+    if filename.startswith(_FOREIGN):
         return True
     return filename.startswith(_STANDARD_LIBRARY) and "site-packages" not in filename
-
-
-def traceback_line(error: BaseException) -> str | None:
-    """Returns ``"file:line: code"`` of the innermost frame that an error passed in user code."""
-    found, step = None, error.__traceback__
-    while step is not None:
-        if not is_foreign(step.tb_frame.f_code.co_filename):
-            found = frame_line(step.tb_frame.f_code.co_filename, step.tb_lineno)
-        step = step.tb_next
-    return found

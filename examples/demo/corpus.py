@@ -35,6 +35,11 @@ class Passage(BaseModel):
     text: str
 
     @property
+    def document(self) -> str:
+        """The name of the document: ``"lambda"``."""
+        return self.source.partition(": ")[0]
+
+    @property
     def heading(self) -> str:
         """The headings over the passage, without the name of the document."""
         return self.source.partition(": ")[2]

@@ -92,10 +92,12 @@ def make_program(library: Library, latency_seconds: float = 0.0) -> Program:
 
     @xcs.host(deterministic=True)
     def focus(question: str, passage: Passage) -> float:
-        """How much of the question the best sentence of a passage covers, from 0 to 1."""
-        lines = [s for p in paragraphs(passage.text) for s in sentences(p)]
-        found = [library.coverage(question_terms(question), terms(line)) for line in lines]
-        return max(found, default=0.0)
+        """How much of the question one sentence of a passage covers, from 0 to 1."""
+        asked, above = question_terms(question), terms(passage.heading)
+        lines = [terms(s) for p in paragraphs(passage.text) for s in sentences(p)]
+        alone = max((library.coverage(asked, line) for line in lines), default=0.0)
+        headed = max((library.coverage(asked, line + above) for line in lines), default=0.0)
+        return (alone + headed) / 2
 
     def relevance(query: jax.Array) -> jax.Array:
         return numeric.relevance(

@@ -6,6 +6,7 @@ others. In a system of your own, each might be a language model behind a network
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Iterator
@@ -117,37 +118,31 @@ class Contrast(Reader):
     """Sets two things side by side, each by what the document says of it."""
 
     _SIDES = re.compile(
-        r"\bbetween (.+?) and (.+?)\W*$|"
-        r"\bhow (?:is|are|do|does) (.+?) differ(?:ent)?(?: from)? (.+?)\W*$|"
-        r"(\S+) (?:versus|vs\.?) (\S+?)\W*$",
+        r"\bbetween (.+?) and (.+?)[\s?.!]*$|"
+        r"\bhow (?:is|are|do|does) (.+?) differ(?:ent)?(?: from)? (.+?)[\s?.!]*$|"
+        r"(\S+) (?:versus|vs\.?) (\S+?)[\s?.!]*$",
         re.I,
     )
 
     def drafts(self, question: str, passage: Passage) -> Iterator[Draft]:
-        found = self._SIDES.search(quote_code(question).rstrip("?"))
+        found = self._SIDES.search(quote_code(question))
         if not found:
             return
-        document = passage.source.partition(": ")[0]
-        pages = [p for p in self.library.passages if p.source.startswith(f"{document}: ")]
-        lines = [line for page in pages for prose in _prose(page) for line in prose]
-        asked = [side for side in re.split(" and | from ", found[0]) if side] and [
-            side for side in found.groups() if side
-        ]
-        best = [max(((self._about(s, o, line), -k) for k, line in enumerate(lines)))
-                for s, o in (asked, asked[::-1])]  # fmt: skip
-        picked = dict.fromkeys(lines[-position] for _, position in best)
-        sure = 0.95 * min(score for score, _ in best) * (len(picked) > 1)
-        yield Draft(text=" ".join(picked), source=passage.source, confidence=max(sure, 0.0))
+        sides = [side for side in found.groups() if side]
+        lines = _document_subjects(self.library, passage.document)
+        scored = [[self._about(*pair, line) for line in lines] for pair in (sides, sides[::-1])]
+        best = [max(range(len(lines)), key=scores.__getitem__) for scores in scored]
+        sure = min(scores[k] for scores, k in zip(scored, best, strict=True))
+        if best[0] != best[1] and sure > 0:
+            text = " ".join(lines[k][0] for k in best)
+            yield Draft(text=text, source=passage.source, confidence=min(sure, 1.0))
 
-    def _about(self, side: str, other: str, line: str) -> float:
+    def _about(self, side: str, other: str, line: tuple[str, frozenset[str]]) -> float:
         """How much a sentence is about one side and not the other."""
-        subject = _subject(line)
-        return (
-            self.covered(side, subject)
-            - 0.5 * self.covered(other, subject)
-            - 0.01 * len(subject.split())
-            - _faults(line)
-        )
+        sentence, subject = line
+        about_side = self.library.coverage(question_terms(side), subject)
+        about_other = self.library.coverage(question_terms(other), subject)
+        return about_side - 0.5 * about_other - 0.02 * len(subject) - _faults(sentence)
 
 
 class QuoteGrammar(Reader):
@@ -192,9 +187,10 @@ _ASIDE = re.compile(
     r"(?:New|Changed|Deprecated|Added|Removed) in version|See |PEP \d+ -|Notes?\b|For full details|"
     r"Programmer’s note|For more "
 )
+_SENTENCE_ENDS = '.!?:)"”’'
 _LEANS_ON_WHAT_WAS_SAID = re.compile(
     r"(?:This|It|These|They|Its|Here|However|Otherwise|But|And|Also|Then|Likewise|Such|In this|"
-    r"In that|In either|That|Thus|Hence|Therefore|Additional)\b"
+    r"In that|In either|That|Thus|Hence|Therefore|Additional|For example)\b|\("
 )
 
 
@@ -205,9 +201,21 @@ def _asks_for_syntax(question: str) -> bool:
 def _prose(passage: Passage) -> Iterator[list[str]]:
     """Yields the sentences of each paragraph, but for remarks on versions and pointers."""
     for paragraph in paragraphs(passage.text):
-        lines = [line for line in sentences(paragraph) if not _ASIDE.match(line)]
+        lines = [
+            line
+            for line in sentences(paragraph)
+            if line[-1] in _SENTENCE_ENDS and not _ASIDE.match(line)
+        ]
         if lines:
             yield lines
+
+
+@functools.cache
+def _document_subjects(library: Library, document: str) -> list[tuple[str, frozenset[str]]]:
+    """Returns each sentence of a document with the terms of its subject."""
+    pages = [passage for passage in library.passages if passage.document == document]
+    lines = [line for page in pages for prose in _prose(page) for line in prose]
+    return [(line, frozenset(terms(_subject(line)))) for line in lines]
 
 
 def _subject(sentence: str) -> str:

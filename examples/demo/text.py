@@ -7,7 +7,7 @@ import re
 
 STOPWORDS = frozenset(
     "a about after all also an and any are as at be been before being but by can could did do does "
-    "during each either for from get gets give given had has have having how i if in into is it "
+    "during each either for from give given had has have having how i if in into is it "
     "its just let many may me might more most much must my no not of on or other our out per "
     "please so some such tell than that the their them then there these they this those to too "
     "under up upon us use used using was we were what when where whether which while who whom "
@@ -69,11 +69,10 @@ def title_terms(heading: str) -> list[str]:
 
 
 def _forms(word: str) -> list[str]:
-    """The terms that one word stands for: a dotted name also for its last part."""
+    """The terms that one word stands for: a dotted name also for its parts."""
     if not (word[0].isalpha() or word[0] == "_"):
         return [word]
-    last = word.rpartition(".")[2]
-    names = [word, last] if last != word else [word]
+    names = [word, *word.split(".")] if "." in word else [word]
     return [_plain(name) for name in names if name.lower() not in STOPWORDS]
 
 
@@ -84,11 +83,33 @@ def _plain(name: str) -> str:
     return stem(_SYNONYMS.get(name) or _SYNONYMS.get(name.removesuffix("s")) or name)
 
 
-_BEFORE_CODE = r"(?:the|a|an|between|do|does|of|using|use|keyword|operator|statement)"
+_BEFORE_CODE = r"\b(?:the|an?|between|does|do|of|using|use|is|are|define|explain|about)\s+$"
 _AFTER_CODE = (
-    r"(?:statement|keyword|operator|expression|clause|loop|block|do|does|mean|work|"
-    r"differ|different|versus|vs|and (?:==|is|not|or|in)|or)"
+    r"\s*(?:\W*$|(?:statement|keyword|operator|expression|clause|loop|block|do|does|mean|work|"
+    r"differ|different|versus|vs)\b|and\s+[^\w\s])"
 )
+_KEYWORDS = "|".join([*keyword.kwlist, "match", "case", "type"])
+_BARE_KEYWORD = re.compile(rf"(?<![\w`\"'.])(?:{_KEYWORDS})(?![\w`\"'.(])")
+
+
+def quote_code(question: str) -> str:
+    """Returns a question with the words of Python in it marked in backticks.
+
+    Words such as ``is`` and ``with`` are marked where they stand as a noun would: "the with
+    statement", "between is and ==", "what does pass do". Others, such as ``lambda``, can only be
+    meant as Python, unless they end the question as a verb: "what does str.strip return?".
+    """
+
+    def mark(match: re.Match[str]) -> str:
+        word, after = match[0], question[match.end() :]
+        named = re.search(_BEFORE_CODE, question[: match.start()], re.I)
+        if word.lower() in STOPWORDS:
+            is_code = bool(named and re.match(_AFTER_CODE, after, re.I))
+        else:
+            is_code = bool(named or after.strip(" ?.!"))
+        return f"`{word}`" if is_code else word
+
+    return _BARE_KEYWORD.sub(mark, question)
 
 
 _CUES = frozenset(
@@ -101,26 +122,6 @@ def question_terms(question: str) -> list[str]:
     """Returns the terms of what a question asks about."""
     found = terms(quote_code(question))
     return [term for term in found if term not in _CUES] or found
-
-
-def quote_code(question: str) -> str:
-    """Returns a question with the words of Python in it marked in backticks.
-
-    ``lambda`` can only be meant as Python. ``is``, ``with`` and their like are, where they
-    stand as a noun would: "the with statement", "between is and ==", "what does pass do".
-    """
-
-    def mark(match: re.Match[str]) -> str:
-        word = match[0]
-        sure = word.lower() not in STOPWORDS
-        before, after = question[: match.start()], question[match.end() :]
-        noun = re.search(rf"\b{_BEFORE_CODE}\s+$", before, re.I) and re.match(
-            rf"\s*(?:$|\?|{_AFTER_CODE}\b|and\s+[^\w\s])", after, re.I
-        )
-        return f"`{word}`" if sure or noun else word
-
-    words = "|".join(map(re.escape, [*keyword.kwlist, "match", "case", "type"]))
-    return re.sub(rf"(?<![\w`\"'.])(?:{words})(?![\w`\"'.(])", mark, question)
 
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<!cf\.)\s+(?=[A-Z\"“‘(_])")

@@ -69,9 +69,7 @@ def test_the_arguments_of_an_async_operator_are_checked():
         ask()
 
 
-@pytest.mark.parametrize(
-    "call", [twice, Pipeline(), Sequential(ask, ask), lambda text: Parallel(ask, ask)(text)]
-)
+@pytest.mark.parametrize("call", [twice, Pipeline(), Sequential(ask, ask), Parallel(ask, ask)])
 def test_plain_operators_get_results_inside_an_event_loop_too(call):
     async def main():
         return call("a")

@@ -57,7 +57,7 @@ def test_a_subclass_of_sequential_stays_whole():
 
 def test_plain_functions_join_at_either_end():
     assert (len >> add)([1, 2]) == 3
-    assert (add >> str)(1) == "2"
+    assert (add >> repr)(1) == "2"
 
 
 def test_a_class_is_no_operator():
@@ -110,7 +110,7 @@ def test_a_composition_of_nothing_is_an_error(composition):
 
 
 def test_parallel_operators_are_named_or_not():
-    with pytest.raises(TypeError, match="1 operator.* by position and b by name"):
+    with pytest.raises(TypeError, match=r"1 operator.* by position and b by name"):
         Parallel(add, b=add)
 
 

@@ -46,8 +46,8 @@ def test_a_template_without_placeholders_is_its_text():
 
 
 @pytest.mark.parametrize("value", [jnp.float32(0.1), np.float32(0.1), jnp.asarray(0.1)])
-def test_numbers_from_arrays_read_like_numbers(value):
-    assert Template("{x} {x:.2f}")(x=value) == "0.1 0.10"
+def test_numbers_from_arrays_read_as_in_python(value):
+    assert Template("{x} {x!s} {x:.2f}")(x=value) == f"{value} {value!s} {value:.2f}"
 
 
 def test_integers_from_arrays_read_like_integers():

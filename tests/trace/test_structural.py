@@ -1,5 +1,7 @@
 """Functions recorded at the level of operator calls: same results, no operator run."""
 
+# ruff: noqa: PLW0108  (each lambda is a line of a user)
+
 import asyncio
 import copy
 import dataclasses
@@ -16,11 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ember_xcs._core import calls
+from ember_xcs._core.composition import Ensemble, Parallel, Sequential
 from ember_xcs._core.functions import host, pure
 from ember_xcs._core.operator import HostOperator, Operator
+from ember_xcs._core.template import Template
+from ember_xcs._runtime.execute import execute_graph
 from ember_xcs._trace.symbols import Symbol
 from ember_xcs.errors import OperatorInputError, OperatorOutputError, TracingError
 from tests.trace.reference import record, replay
+
 
 class Verdict(NamedTuple):
     score: float
@@ -80,6 +86,11 @@ def answer(text: str) -> Answer:
 @host
 def pair(text: str) -> tuple[str, int]:
     return text, len(text)
+
+
+@host
+def identity(value):
+    return value
 
 
 @host
@@ -299,14 +310,6 @@ class Chain(Operator):
         return self.second(self.first(text))
 
 
-class Ensemble(Operator):
-    op: Operator
-    n: int
-
-    def forward(self, text):
-        return [self.op(text) for _ in range(self.n)]
-
-
 def test_composite_operators_are_opened():
     chain = Chain(Chain(draft, draft), Ensemble(judge, 3))
     recorded = record(chain, "a")
@@ -383,6 +386,27 @@ def test_awaiting_anything_else_is_refused():
         record(slow, "a")
 
 
+def test_compositions_are_opened():
+    prompt = Template("Q: {topic}")
+    chain = Sequential(draft, Ensemble(Parallel(text=identity, verdict=judge), 2), show)
+    same(lambda t: [chain(t), prompt(topic=t), prompt(draft(t))], "a", "b")
+
+
+def test_a_pure_composition_is_one_node():
+    both = Parallel(double=pure(lambda x: 2 * x), square=pure(lambda x: x * x))
+    recorded = same(lambda x: [both(x)["square"], both(x)["double"]], 3, 5)
+    assert len(recorded.program.graph) == 2
+
+
+def test_a_sequence_of_inputs_style_operators_is_opened():
+    class Upper(HostOperator):
+        def forward(self, *, inputs) -> dict:
+            return {"text": inputs["text"].upper()}
+
+    chain = Sequential(Upper(), Upper())
+    same(lambda t: chain(inputs={"text": t})["text"], "a", "b")
+
+
 # Refusals
 
 
@@ -401,7 +425,7 @@ def refusal(function, given="a"):
         lambda s: s == 1,
         lambda s: s < 1,
         lambda s: 1 in s,
-        lambda s: s in [1],
+        lambda s: s in [1, 2],
         lambda s: bool(s),
         lambda s: not s,
         lambda s: len(s),
@@ -411,8 +435,8 @@ def refusal(function, given="a"):
         lambda s: {s},
         lambda s: str(s),
         lambda s: f"{s}",
-        lambda s: "{}".format(s),
-        lambda s: "%s" % s,
+        lambda s: format(s),
+        lambda s: "%s" % s,  # noqa: UP031
         lambda s: "".join([s]),
         lambda s: re.match("a", s),
         lambda s: json.dumps(s),
@@ -594,7 +618,11 @@ def programs(draw):
     for k in range(draw(st.integers(1, 8))):
         value = st.integers(0, k)
         steps.append(
-            (draw(st.sampled_from(["add", "split", "gather", "const", "pack"])), draw(value), draw(value))
+            (
+                draw(st.sampled_from(["add", "split", "gather", "const", "pack"])),
+                draw(value),
+                draw(value),
+            )
         )
     return steps
 
@@ -621,3 +649,11 @@ def run_program(steps, x):
 def test_random_programs_give_what_python_gives(steps, first, second):
     recorded = record(lambda x: run_program(steps, x), first)
     assert replay(recorded, second) == run_program(steps, second)
+
+
+@given(programs(), st.integers(-99, 99))
+def test_random_programs_run_on_the_engine(steps, value):
+    recorded = record(lambda x: run_program(steps, x), 0)
+    values = execute_graph(recorded.program.graph, {"x0": value})
+    results = recorded.program.results(values, {"x0": value})
+    assert recorded.result(results) == run_program(steps, value)

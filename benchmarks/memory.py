@@ -1,0 +1,146 @@
+"""The memory of a chain of 100 arrays of 10 MB: what is read by nobody any more is freed.
+
+Live arrays are counted where each is made, through weak references; the peak of the process is
+measured as well, in a process of its own for each way to run the chain.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ember_xcs as xcs
+from benchmarks.harness import Row
+
+LENGTH, MEGABYTES = 100, 10
+BAR = 3.5
+ELEMENTS = MEGABYTES * 1_000_000 // 4
+
+
+class Living:
+    """How many of the arrays that were made are alive, and the most there ever were."""
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+        self._lock = threading.Lock()
+
+    def made(self, array: Any) -> Any:
+        with self._lock:
+            self.now += 1
+            self.peak = max(self.peak, self.now)
+        weakref.finalize(array, self.freed)
+        return array
+
+    def freed(self) -> None:
+        with self._lock:
+            self.now -= 1
+
+
+def host_chain(living: Living) -> tuple[xcs.XCSGraph, dict[str, Any]]:
+    """Operators of plain numpy on the host."""
+
+    def first() -> np.ndarray:
+        return living.made(np.zeros(ELEMENTS, np.float32))
+
+    def follow(x: np.ndarray) -> np.ndarray:
+        return living.made(x + 1)
+
+    return chain(first, follow), {}
+
+
+def jax_chain(living: Living) -> tuple[xcs.XCSGraph, dict[str, Any]]:
+    """Pure operators, each a region of its own, as nothing is fused."""
+
+    @xcs.pure
+    def first() -> jax.Array:
+        return jnp.zeros(ELEMENTS, jnp.float32)
+
+    @xcs.pure
+    def follow(x: jax.Array) -> jax.Array:
+        return x + 1
+
+    return chain(first, follow), {"passes": ()}
+
+
+def chain(first: Any, follow: Any) -> xcs.XCSGraph:
+    graph = xcs.XCSGraph("chain")
+    node = graph.add_node(first, "n0")
+    for k in range(1, LENGTH):
+        following = graph.add_node(follow, f"n{k}")
+        graph.connect(node, following.inputs["x"])
+        node = following
+    return graph
+
+
+def resident() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+class Watch:
+    """Looks at the memory of the process, again and again, until told to stop."""
+
+    def __init__(self) -> None:
+        self.peak = self.base = resident()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.001):
+            self.peak = max(self.peak, resident())
+
+    @property
+    def arrays(self) -> float:
+        """How many arrays would fill what was added to the memory."""
+        return (self.peak - self.base) / (MEGABYTES * 1_000_000)
+
+
+def peak(kind: str, scheduler: str) -> tuple[float, float]:
+    """Returns the most arrays alive at once (0: not counted), and the peak of the process."""
+    living = Living()
+    graph, options = (host_chain if kind == "host" else jax_chain)(living)
+    if kind == "jax":
+        xcs.execute_graph(graph, options=options, scheduler=scheduler)  # compiles
+    time.sleep(0.1)
+    with Watch() as watch:
+        result = xcs.execute_graph(graph, options=options, scheduler=scheduler)
+        last = jax.block_until_ready(result[f"n{LENGTH - 1}"])
+    assert float(last[0]) == LENGTH - 1
+    return living.peak, watch.arrays
+
+
+def in_new_process(kind: str, scheduler: str) -> tuple[float, float]:
+    command = f"from benchmarks import memory; print(*memory.peak({kind!r}, {scheduler!r}))"
+    ran = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, check=True, text=True
+    )
+    alive, arrays = map(float, ran.stdout.split())
+    return alive, arrays
+
+
+def rows(quick: bool = False) -> Iterator[Row]:
+    del quick
+    for kind in ("host", "jax"):
+        for scheduler in ("sequential", "parallel"):
+            alive, arrays = in_new_process(kind, scheduler)
+            what = f"chain of {LENGTH} arrays of {MEGABYTES} MB, {kind} operators, {scheduler}"
+            detail = f"alive at once: {alive:.0f}" if alive else ""
+            yield Row(f"{what}: peak", arrays, BAR, unit="arrays", detail=detail)
