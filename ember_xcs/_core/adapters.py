@@ -187,7 +187,8 @@ class NnxModule(_Module):
         from flax import nnx  # noqa: PLC0415  (an extra)
 
         self.module_class = type(module)
-        self.graph, params, state = nnx.split(module, nnx.Param, ...)
+        split: Any = nnx.split
+        self.graph, params, state = split(module, nnx.Param, ...)
         self.params = _copied(params)  # a state of nnx shares its variables with the module
         self.state = jax.tree.map(_held_fast, state)
 

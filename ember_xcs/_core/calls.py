@@ -80,6 +80,7 @@ _plain_code_in: ContextVar[Any] = ContextVar("ember_xcs_plain_code_in", default=
 """The task or loop in which the plain ``forward`` of an operator runs, which cannot await."""
 
 _runners: list[Callable[[Coroutine[Any, Any, Any]], Any]] = []
+_runs_here: list[Callable[[], bool]] = [lambda: True]
 
 
 def is_coroutine_callable(function: Callable[..., Any]) -> bool:
@@ -93,9 +94,17 @@ def is_coroutine_callable(function: Callable[..., Any]) -> bool:
     )
 
 
-def register_coroutine_runner(run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
-    """Sets what runs the coroutine of an ``async def`` operator that plain code calls."""
-    _runners[:] = [run]
+def register_coroutine_runner(
+    run: Callable[[Coroutine[Any, Any, Any]], Any], runs_here: Callable[[], bool] = lambda: True
+) -> None:
+    """Sets what runs the coroutine of an ``async def`` operator that plain code calls.
+
+    Args:
+        run: Runs a coroutine to its end while the calling thread waits.
+        runs_here: Whether the loop that ``run`` uses is the one running on the calling thread,
+            which then must not wait for it. Asked only inside a running event loop.
+    """
+    _runners[:], _runs_here[:] = [run], [runs_here]
 
 
 def await_or_return(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -107,7 +116,8 @@ def await_or_return(coroutine: Coroutine[Any, Any, Any]) -> Any:
     loop = _running_loop()
     if loop is not None and _plain_code_in.get() is not _task_of(loop):
         return coroutine
-    return _runners[0](coroutine) if _runners else _run_in_thread(coroutine)
+    may_wait = loop is None or not _runs_here[0]()
+    return _runners[0](coroutine) if _runners and may_wait else _run_in_thread(coroutine)
 
 
 def in_event_loop() -> bool:
@@ -131,7 +141,7 @@ def _task_of(loop: asyncio.AbstractEventLoop) -> Any:
 
 
 def _run_in_thread(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Runs a coroutine in an event loop of its own, where the runtime is not loaded."""
+    """Runs a coroutine in an event loop of its own, on a thread of its own where it must be."""
     if not in_event_loop():
         return asyncio.run(coroutine)
     with ThreadPoolExecutor(1) as pool:

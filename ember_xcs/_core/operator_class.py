@@ -94,7 +94,8 @@ class OperatorMeta(abc.ABCMeta):
         cls = super().__new__(mcs, name, bases, namespace, **kwargs)
         cls._xcs_computed = _cached_properties(cls)
         if cls.__module__ == "ember_xcs._core.operator":
-            cls._xcs_taken = cls._xcs_taken | {k for k, v in namespace.items() if inspect.isfunction(v)}
+            methods = {name for name, value in namespace.items() if inspect.isfunction(value)}
+            cls._xcs_taken = cls._xcs_taken | methods
         for field in namespace.get("__annotations__", ()):
             check_field_name(cls, field)
         generated = not _has_own_init(cls)
@@ -112,7 +113,7 @@ class OperatorMeta(abc.ABCMeta):
     @property
     def __signature__(cls) -> inspect.Signature:
         """What a new instance is made with, for ``inspect`` and ``help``."""
-        signature = inspect.signature(cls.__init__)  # type: ignore[misc]  (of this class)
+        signature = inspect.signature(type.__getattribute__(cls, "__init__"))
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:

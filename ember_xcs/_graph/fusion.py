@@ -1,34 +1,47 @@
 """Which pure nodes may become one program: the rule "fusion never delays a host call".
 
-For each pure node, its *frontier* is the set of what waits for it through pure nodes alone: host
-calls, and results. Pure nodes with the same frontier are fused: whoever waits for one of them
-waits for all of them, so that nobody waits longer. Frontiers only shrink along a path, and no
-path that leaves a group through a host call can come back to it, so groups form no cycles.
+Three things are known of each pure node:
 
-Results count as waiting too, one for each set of host calls that they need: a result does not
-wait for a call that it has nothing to do with, and is not lost where that call fails.
+- its *origins*: the host calls that it has to wait for;
+- its *frontier*: what waits for it through pure nodes alone: host calls, and results;
+- its *deadline*: the host calls that all of its frontier has to wait for in any case. Origins
+  are among them, and as long as a node runs by its deadline, nobody waits for it.
 
-A node that is *heavy* should run as early as it can, while host calls are in flight, and not
-when the last of them returns. Groups with heavy nodes are therefore split by the host calls
-that their nodes directly wait for.
+Results count as waiting, one for each set of host calls that they need: a result does not wait
+for a call that it has nothing to do with, and is not lost where that call fails.
 
-Sets are bit patterns in Python integers, interned; an ordinary graph has few and small ones.
+Nodes with the same frontier are fused: whoever waits for one of them waits for all of them, so
+that nobody waits longer, whatever work they are. Nodes whose work is known, and small together,
+are fused where they have the same deadline, though others wait for them; so is, earlier than that,
+what could run at the same earlier time as others.
+
+Groups form no cycles: along a path of pure nodes deadlines grow, and with the same deadline
+frontiers shrink; and what a group waits for is among what each reader of it waited for before.
+
+A node that is *heavy*, and could run before its deadline, should do so, while host calls are in
+flight: its value then counts as a result.
+
+Sets are bit patterns in Python integers, interned; an ordinary graph has few and small ones. A
+graph with very many calls is taken in sections, each of which sees the others as calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 __all__ = ["fusion_groups"]
 
 _MANY_CALLS = 4096
+_SECTION = 2048
+
+Parents = Sequence[Sequence[int]]
 
 
 def fusion_groups(
-    parents: Sequence[Sequence[int]],
+    parents: Parents,
     pure: Sequence[bool],
     results: Collection[int],
-    heavy: Collection[int] = (),
+    work: Mapping[int, float] | None = None,
 ) -> list[int | None]:
     """Returns, for each node, the number of its group; None for nodes that are not pure.
 
@@ -36,7 +49,8 @@ def fusion_groups(
         parents: For each node, the nodes that it reads; all have smaller numbers.
         pure: For each node, whether it may be fused.
         results: The nodes whose values are wanted.
-        heavy: Pure nodes with much work, to be run as early as possible.
+        work: The work of pure nodes for which it is known, where 1 is what a host call would
+            notice if it had to wait for it; a node with more is heavy.
 
     Example:
         Two branches, each a host call (1, 2) and pure work on its answer (3, 4), meet in node 5:
@@ -48,63 +62,156 @@ def fusion_groups(
     """
     if not any(pure):
         return [None] * len(parents)
-    origins = _origins(parents, pure)
-    frontiers = _frontiers(parents, pure, results, origins)
-    split = {frontiers[node] for node in heavy}
-    numbers: dict[tuple[int, int], int] = {}
+    calls = pure.count(False)
+    if calls and calls + len(results) > _MANY_CALLS:
+        return _in_sections(parents, pure, set(results), work or {})
+    return _Fusion(parents, pure, results, work or {}).groups()
+
+
+def _in_sections(
+    parents: Parents, pure: Sequence[bool], results: Collection[int], work: Mapping[int, float]
+) -> list[int | None]:
+    """The groups of one section after the other; none extends into the next."""
+    last_reader = list(range(len(parents)))
+    for node, reads in enumerate(parents):
+        for parent in reads:
+            last_reader[parent] = node
     groups: list[int | None] = []
-    for node, is_pure in enumerate(pure):
-        if not is_pure:
-            groups.append(None)
-            continue
-        frontier = frontiers[node]
-        key = (frontier, origins[node] if frontier in split else 0)
-        groups.append(numbers.setdefault(key, len(numbers)))
+    count = 0
+    for start in range(0, len(parents), _SECTION):
+        found = _section(start, parents, pure, last_reader, results, work)
+        groups += [None if group is None else group + count for group in found]
+        count += 1 + max((group for group in found if group is not None), default=-1)
     return groups
 
 
-def _origins(parents: Sequence[Sequence[int]], pure: Sequence[bool]) -> list[int]:
-    """For each node, the host calls that it has to wait for, as bits.
-
-    In a graph of very many host calls these are only the ones that it waits for directly: then
-    some groups stay apart that could be one.
-    """
-    bits = {node: k for k, node in enumerate(n for n, is_pure in enumerate(pure) if not is_pure)}
-    direct = len(bits) > _MANY_CALLS
-    interned: dict[int, int] = {}
-    origins: list[int] = []
-    for reads in parents:
-        found = 0
-        for parent in reads:
-            if pure[parent]:
-                found |= origins[parent]
-            else:
-                found |= (0 if direct else origins[parent]) | 1 << bits[parent]
-        origins.append(interned.setdefault(found, found))
-    return origins
-
-
-def _frontiers(
-    parents: Sequence[Sequence[int]],
+def _section(
+    start: int,
+    parents: Parents,
     pure: Sequence[bool],
+    last_reader: Sequence[int],
     results: Collection[int],
-    origins: Sequence[int],
-) -> list[int]:
-    """For each pure node, what waits for it through pure nodes alone, as bits."""
-    bits: dict[tuple[str, int], int] = {}
-    interned: dict[int, int] = {}
-    frontiers = [0] * len(parents)
-    for node in results:
-        if pure[node]:
-            frontiers[node] |= 1 << bits.setdefault(("result", origins[node]), len(bits))
-    for node in range(len(parents) - 1, -1, -1):
-        if pure[node]:
-            reach = frontiers[node] = interned.setdefault(frontiers[node], frontiers[node])
-        elif any(pure[parent] for parent in parents[node]):
-            reach = 1 << bits.setdefault(("call", node), len(bits))
-        else:
-            continue
-        for parent in parents[node]:
-            if pure[parent]:
-                frontiers[parent] |= reach
-    return frontiers
+    work: Mapping[int, float],
+) -> list[int | None]:
+    """The groups of a section; values from and for other sections are from and for calls."""
+    stop = min(start + _SECTION, len(parents))
+    before = sorted({p for node in range(start, stop) for p in parents[node] if p < start})
+    place = {node: k for k, node in enumerate([*before, *range(start, stop)])}
+    read_later = [[place[n]] for n in range(start, stop) if last_reader[n] >= stop]
+    fusion = _Fusion(
+        [[] for _ in before] + [[place[p] for p in parents[n]] for n in range(start, stop)]
+        + read_later,
+        [False] * len(before) + list(pure[start:stop]) + [False] * len(read_later),
+        {place[n] for n in range(start, stop) if n in results},
+        {place[n]: work[n] for n in range(start, stop) if n in work},
+    )  # fmt: skip
+    return fusion.groups()[len(before) : len(before) + stop - start]
+
+
+class _Fusion:
+    """The sets of one graph; all bits of them are calls, but for those of frontiers."""
+
+    def __init__(
+        self,
+        parents: Parents,
+        pure: Sequence[bool],
+        results: Collection[int],
+        work: Mapping[int, float],
+    ) -> None:
+        self.parents, self.pure, self.work = parents, pure, work
+        self.nodes = [node for node, is_pure in enumerate(pure) if is_pure]
+        self.wanted = set(results)
+        self._interned: dict[int, int] = {}
+        self.origins = self._origins()
+        self.deadlines = self._deadlines()
+        self.frontiers = self._frontiers()
+
+    def _kept(self, found: int) -> int:
+        return self._interned.setdefault(found, found)
+
+    def _origins(self) -> list[int]:
+        bits = [1 << k for k in range(self.pure.count(False))][::-1]
+        after: list[int] = []  # what waits for a node waits for these
+        origins: list[int] = []
+        for node, reads in enumerate(self.parents):
+            found = 0
+            for parent in reads:
+                found |= after[parent]
+            found = self._kept(found)
+            origins.append(found)
+            after.append(found if self.pure[node] else self._kept(found | bits.pop()))
+        return origins
+
+    def _deadlines(self) -> list[int]:
+        """Deadlines; notes as wanted what is heavy and can run before its own."""
+        origins = self.origins
+        everything = (1 << self.pure.count(False)) - 1  # nobody waits for it
+        deadlines = [everything] * len(origins)
+        for node in range(len(origins) - 1, -1, -1):
+            if not self.pure[node] or node in self.wanted:
+                deadlines[node] = origins[node]
+            elif self.work.get(node, 0.0) > 1 and deadlines[node] != origins[node]:
+                self.wanted.add(node)
+                deadlines[node] = origins[node]
+            latest = self._kept(deadlines[node])
+            for parent in self.parents[node]:
+                deadlines[parent] &= latest
+        return deadlines
+
+    def _frontiers(self) -> list[int]:
+        bits: dict[tuple[str, int], int] = {}
+        frontiers = [0] * len(self.parents)
+        for node in self.wanted:
+            if self.pure[node]:
+                result = ("result", self.origins[node])
+                frontiers[node] |= 1 << bits.setdefault(result, len(bits))
+        for node in range(len(self.parents) - 1, -1, -1):
+            if self.pure[node]:
+                reach = frontiers[node] = self._kept(frontiers[node])
+            elif any(self.pure[parent] for parent in self.parents[node]):
+                reach = 1 << bits.setdefault(("call", node), len(bits))
+            else:
+                continue
+            for parent in self.parents[node]:
+                if self.pure[parent]:
+                    frontiers[parent] |= reach
+        return frontiers
+
+    def groups(self) -> list[int | None]:
+        """The number of the group of each pure node."""
+        light = self._light()
+        times = self._earlier(light)
+        numbers: dict[Hashable, int] = {}
+        groups: list[int | None] = [None] * len(self.parents)
+        for node in self.nodes:
+            deadline = self.deadlines[node]
+            key = times[deadline] if deadline in light else (deadline, self.frontiers[node])
+            groups[node] = numbers.setdefault(key, len(numbers))
+        return groups
+
+    def _light(self) -> dict[int, float]:
+        """The work for each deadline by which nobody notices who else waits."""
+        total: dict[int, float] = {}
+        for node in self.nodes:
+            deadline = self.deadlines[node]
+            total[deadline] = total.get(deadline, 0.0) + self.work.get(node, float("inf"))
+        return {deadline: load for deadline, load in total.items() if load <= 1}
+
+    def _earlier(self, light: Mapping[int, float]) -> dict[int, int]:
+        """When the nodes of each deadline are run: early, where others are run then, too."""
+        earliest = dict.fromkeys(light, 0)
+        for node in self.nodes:
+            deadline = self.deadlines[node]
+            if deadline in light:
+                earliest[deadline] |= self.origins[node]
+                for parent in self.parents[node]:
+                    if self.pure[parent] and self.deadlines[parent] != deadline:
+                        earliest[deadline] |= self.deadlines[parent]
+        members: dict[int, set[int]] = {}
+        for deadline, early in earliest.items():
+            members.setdefault(early, {early} & light.keys()).add(deadline)
+        times = {deadline: deadline for deadline in light}
+        for early, deadlines in members.items():
+            if len(deadlines) > 1 and sum(light[deadline] for deadline in deadlines) <= 1:
+                times.update(dict.fromkeys(deadlines, early))
+        return times

@@ -7,6 +7,7 @@ readers, each task with the length of the longest path from it to a result.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,14 +24,25 @@ from ember_xcs._lower.plan import ALL_INPUTS, Executor, Plan, TaskKind
 from ember_xcs._lower.region import Region, RegionStep
 from ember_xcs._passes import DEFAULT_PASSES, optimize
 from ember_xcs._trace.from_jaxpr import HEAVY_WORK
-from ember_xcs._trace.nodes import StagedCall
+from ember_xcs._trace.nodes import NumericProgram, StagedCall
 
 if TYPE_CHECKING:
     from ember_xcs._core.options import ExecutionOptions
 
 __all__ = ["lower"]
 
-_plans: weakref.WeakKeyDictionary[XCSGraph, dict[Any, Plan]] = weakref.WeakKeyDictionary()
+
+class _Plans:
+    """The plans of one graph, by its version and the passes."""
+
+    __slots__ = ("known", "lock")
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, tuple[str, ...]], Plan] = {}
+        self.lock = threading.RLock()  # a graph may be run by what a pass of it computes
+
+
+_plans: weakref.WeakKeyDictionary[XCSGraph, _Plans] = weakref.WeakKeyDictionary()
 
 
 def lower(graph: XCSGraph, options: ExecutionOptions) -> Plan:
@@ -41,13 +53,15 @@ def lower(graph: XCSGraph, options: ExecutionOptions) -> Plan:
         options: Their ``passes`` say which rewrites are made; None for all.
     """
     passes = DEFAULT_PASSES if options.passes is None else tuple(options.passes)
-    plans = _plans.setdefault(graph, {})
+    plans = _plans.get(graph) or _plans.setdefault(graph, _Plans())
     key = (graph.version, passes)
-    if key not in plans:
-        for old in [k for k in plans if k[0] != graph.version]:
-            plans.pop(old, None)
-        plans[key] = _lowered(graph, passes)
-    return plans[key]
+    plan = plans.known.get(key)
+    if plan is None:
+        with plans.lock:
+            plan = plans.known.get(key) or _lowered(graph, passes)
+            others = {k: p for k, p in plans.known.items() if k[0] == graph.version}
+            plans.known = {**others, key: plan}
+    return plan
 
 
 def _lowered(graph: XCSGraph, passes: tuple[str, ...]) -> Plan:
@@ -73,15 +87,29 @@ def _grouped(
     pure = _fusable(operators, parents, {number[node_id] for node_id in results})
     if not fuse:
         return {node_id: k for k, node_id in enumerate(order) if operators[k].kind == "pure"}
-    heavy = [k for k, op in enumerate(operators) if pure[k] and getattr(op, "work", 0) > HEAVY_WORK]
-    groups = fusion_groups(parents, pure, [number[n] for n in results], heavy)
+    groups = fusion_groups(parents, pure, {number[n] for n in results}, _work(operators))
     return {n: g for n, g in zip(order, groups, strict=True) if g is not None}
+
+
+def _work(operators: Sequence[Operator]) -> dict[int, float]:
+    """The work of those operators for which it is known, where 1 is heavy; plumbing is none."""
+    found: dict[int, float] = {}
+    for k, operator in enumerate(operators):
+        if isinstance(operator, NumericProgram):
+            found[k] = operator.work / HEAVY_WORK
+        elif isinstance(operator, Pack | Pick):
+            found[k] = 0.0
+    return found
 
 
 def _fusable(
     operators: Sequence[Operator], parents: Sequence[Sequence[int]], results: set[int]
 ) -> list[bool]:
-    """Which nodes may be in regions: pure ones, and plumbing that only they read."""
+    """Which nodes may be in regions: pure ones, and plumbing that only they read.
+
+    What is picked from a value of host code is picked before the region: the rest of that value
+    may be nothing that JAX knows.
+    """
     children: list[list[int]] = [[] for _ in operators]
     for node, reads in enumerate(parents):
         for parent in reads:
@@ -90,6 +118,9 @@ def _fusable(
     for node in range(len(operators) - 1, -1, -1):
         if isinstance(operators[node], Pack | Pick) and node not in results and children[node]:
             fusable[node] = all(fusable[child] for child in children[node])
+    for node, operator in enumerate(operators):
+        if isinstance(operator, Pick):
+            fusable[node] &= bool(parents[node]) and all(fusable[p] for p in parents[node])
     return fusable
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ember_xcs._core import calls
 from ember_xcs._core.arguments import summary
 from ember_xcs._graph import pick_field
-from ember_xcs._lower.boundary import all_arrays, from_static, to_static
+from ember_xcs._lower.boundary import all_arrays, are_constants, from_static, to_static
 from ember_xcs._trace.host_values import HandleTable, from_bits, to_bits
 from ember_xcs.errors import NodeExecutionError
 
@@ -36,6 +36,10 @@ class RegionStep:
     call: NodeCall
 
 
+_MOST_STRUCTURES = 16
+"""For how many different sets of constants a region is compiled; for others it is not."""
+
+
 class Region:
     """Pure nodes as one function of arrays: ``region(*values)``, compiled once for each shape.
 
@@ -45,6 +49,8 @@ class Region:
         outputs: The values that others read: (node, field of its output).
         host_inputs: The positions of ``sources`` that are host values: handles, inside.
         host_outputs: The positions of ``outputs`` that are host values.
+        python_calls: How many calls were run as plain Python, since a value was neither an array
+            nor a constant, or the constants were others each time.
     """
 
     def __init__(self, steps: Sequence[RegionStep], outputs: Sequence[Source]) -> None:
@@ -66,35 +72,27 @@ class Region:
             if field in _host(by_id[node], "host_outputs")
         )
         self._jitted = jax.jit(self._computed)
-        self._call: Callable[..., Any] = self._choose_call()
         self._compiling = threading.Lock()
-        self._returns_statics = False
-
-    def _choose_call(self) -> Callable[..., Any]:
-        if self.host_inputs or self.host_outputs:
-            return self._call_with_handles
-        return self._jitted
+        self._is_compiled = False
+        self._takes_statics = self._returns_statics = False
+        self._structures: set[Any] = set()
+        self.python_calls = 0
 
     def __call__(self, *values: Any) -> Any:
         """Returns the value of the only output, or a tuple of them."""
-        if self._compiling.locked():
-            with self._compiling:  # wait for a compilation that is under way, not do it twice
-                pass
-        try:
-            results = self._call(*values)
-        except TypeError:
-            if self._call is not self._jitted or all_arrays(values):
-                raise
-            return self._call_with_statics(*values)
-        return from_static(results) if self._returns_statics else results
+        if self._is_compiled:
+            return self._called(values)
+        with self._compiling:  # one compiles, the others wait for it
+            results = self._called(values)
+        self._is_compiled = True
+        return results
 
-    def _call_with_statics(self, *values: Any) -> Any:
-        return from_static(self._jitted(*to_static(values)))
-
-    def _call_with_handles(self, *values: Any) -> Any:
+    def _called(self, values: tuple[Any, ...]) -> Any:
+        if not (self.host_inputs or self.host_outputs):
+            return self._run(values)
         table = HandleTable()
-        encoded = [table.encode(v) if k in self.host_inputs else v for k, v in enumerate(values)]
-        results = self._jitted(*encoded)
+        encoded = (table.encode(v) if k in self.host_inputs else v for k, v in enumerate(values))
+        results = self._run(tuple(encoded))
         if len(self.outputs) == 1:
             return table.decode(results) if self.host_outputs else results
         return tuple(
@@ -102,25 +100,47 @@ class Region:
             for k, result in enumerate(results)
         )
 
+    def _run(self, values: tuple[Any, ...]) -> Any:
+        if self._takes_statics:
+            return self._run_with_statics(values)
+        try:
+            results = self._jitted(*values)
+        except TypeError:
+            if all_arrays(values):
+                raise
+            results = self._run_with_statics(values)
+            self._takes_statics = True  # do not try the other way first again
+        return from_static(results) if self._returns_statics else results
+
+    def _run_with_statics(self, values: tuple[Any, ...]) -> Any:
+        """Compiles once for each set of constants; runs as plain Python what has no such sets."""
+        static = to_static(values)
+        structure = jax.tree.structure(static)
+        if structure not in self._structures:
+            if len(self._structures) >= _MOST_STRUCTURES or not are_constants(values):
+                self.python_calls += 1
+                results = self._results(values)
+                return results[0] if len(results) == 1 else tuple(results)
+            self._structures.add(structure)
+        return from_static(self._jitted(*static))
+
     def _computed(self, *values: Any) -> Any:
-        """What is compiled: each step in turn, under JAX's tracing."""
-        values = tuple(
-            from_bits(v) if k in self.host_inputs else from_static(v) for k, v in enumerate(values)
-        )
-        results = self.compute(*values)
-        results = [to_bits(r) if k in self.host_outputs else r for k, r in enumerate(results)]
+        """What is compiled."""
+        results = self._results(from_static(values))
         if not all_arrays(results):
             self._returns_statics = True
             results = list(map(to_static, results))
         return results[0] if len(results) == 1 else tuple(results)
 
-    def compute(self, *values: Any) -> list[Any]:
-        """Returns the values of the outputs, step by step; JAX may be tracing."""
+    def _results(self, values: Sequence[Any]) -> list[Any]:
+        """Runs each step in turn: under JAX's tracing, or as plain Python."""
+        values = [from_bits(v) if k in self.host_inputs else v for k, v in enumerate(values)]
         known: dict[Source, Any] = dict(zip(self.sources, values, strict=True))
         with calls.recording(None):
             for step in self.steps:
                 known[(step.node_id, None)] = _step_value(step, known)
-        return [_picked(known, output) for output in self.outputs]
+        results = [_picked(known, output) for output in self.outputs]
+        return [to_bits(r) if k in self.host_outputs else r for k, r in enumerate(results)]
 
     def warm(self) -> None:
         """Compiles for the shapes that staging has seen; does nothing where it saw none."""
@@ -169,17 +189,18 @@ def _picked(known: dict[Source, Any], source: Source) -> Any:
 
 def _step_value(step: RegionStep, known: dict[Source, Any]) -> Any:
     call = step.call
-    values = [_picked(known, source) for source in call.sources]
-    args, kwargs = call.arguments(values)
     operator = call.operator
+    values: list[Any] = []
     try:
+        values += (_picked(known, source) for source in call.sources)
+        args, kwargs = call.arguments(values)
         with jax.named_scope(operator.name):
             return operator.run(args, kwargs)
     except Exception as error:
-        inputs = summary([*args, *kwargs.values()])
+        inputs = ", ".join(map(summary, values))
         raise NodeExecutionError(
-            f"node {step.node_id!r} (operator {operator.name!r}) failed while being compiled: "
-            f"{type(error).__name__}: {error}. Its inputs: {inputs}.",
+            f"node {step.node_id!r} (operator {operator.name}) failed: "
+            f"{type(error).__name__}: {error}\n  its inputs: {inputs or 'none'}",
             step.node_id,
             operator.name,
             inputs,

@@ -6,16 +6,19 @@ runs the graphs of its bodies, in which numeric parts are compiled. Batching com
 primitive: under ``vmap`` each lane is a call of its own, so that a lane that is done, or on
 another branch, pays for no call.
 
-JAX's own batched ``while`` keeps one predicate for each lane; of its body, the calls that depend
-on the carry are made for live lanes alone (see ``from_jaxpr``).
+JAX's own batched ``while`` keeps one predicate for each lane. Its lanes go in step, so that their
+calls can go to a batch end point together; those of its condition and body, and of the loops and
+branches in these, are made for live lanes alone (see ``lanes``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Self
 
 import jax
+import jax.extend.core as jex_core
 import numpy as np
 
 from ember_xcs._core import calls
@@ -25,32 +28,73 @@ from ember_xcs._core.policy import HostPolicy
 from ember_xcs._trace.flatten import flat_jaxpr
 from ember_xcs._trace.from_jaxpr import GraphProgram, graph_from_jaxpr
 from ember_xcs._trace.host_values import is_host_dtype
-from ember_xcs._trace.nodes import LIVE
-from ember_xcs._trace.primitive import CallSite, operator_call_p
-from ember_xcs._trace.staging import contains_host_calls
+from ember_xcs._trace.lanes import Lanes, lane_axes, lanes_of_calls, reached
+from ember_xcs._trace.nodes import live_input
+from ember_xcs._trace.primitive import CallSite, bind_call, operator_call_p
 from ember_xcs._trace.user_line import user_line
 
 __all__ = ["CONTROL_RULES", "Branch", "Loop", "Scan", "bind_control"]
 
 
 class Body:
-    """A jaxpr as a function of run-time values, run by the engine."""
+    """A jaxpr as a function of run-time values, run by the engine.
 
-    def __init__(self, closed: Any, name: str, lanes: int = 0) -> None:
-        flat = flat_jaxpr(closed, CONTROL_RULES)
-        names = [f"x{k}" for k in range(len(flat.jaxpr.invars))]
-        self.program: GraphProgram = graph_from_jaxpr(flat, names, name, lanes)
-        self.calls_host = contains_host_calls(flat)
+    Attributes:
+        closed: The jaxpr, flat.
+        lanes: The lanes of the batched loops around it.
+    """
 
-    def __call__(self, values: Sequence[Any], **more: Any) -> list[Any]:
-        """Returns the results for these values, by position."""
+    def __init__(self, closed: Any, name: str, lanes: Sequence[Lanes] = ()) -> None:
+        self.closed, self.name, self.lanes = flat_jaxpr(closed, CONTROL_RULES), name, tuple(lanes)
+        self._live = [live_input(level) for level in range(len(self.lanes))]
+
+    @functools.cached_property
+    def program(self) -> GraphProgram:
+        """The graph."""
+        names = [f"x{k}" for k in range(len(self.closed.jaxpr.invars))]
+        return graph_from_jaxpr(self.closed, names, self.name, self.lanes)
+
+    def __call__(self, values: Sequence[Any], live: Sequence[Any] = ()) -> list[Any]:
+        """Returns the results for these values, by position.
+
+        Args:
+            values: The inputs.
+            live: For each of the batched loops around it, which lanes still run.
+        """
         inputs = dict(zip(self.program.inputs, values, strict=True))
-        results = calls.run_graph(self.program.graph, {**inputs, **more})
+        masks = dict(zip(self._live, live, strict=True))
+        results = calls.run_graph(self.program.graph, {**inputs, **masks})
         return self.program.results(results, inputs)
+
+    def within(self, lanes: Sequence[Lanes]) -> Body:
+        """Returns the same inside batched loops, outside those that it is in already."""
+        return Body(self.closed, self.name, (*lanes, *self.lanes)) if lanes else self
+
+    def masks_all(self, lanes: Lanes) -> bool:
+        """Whether every call that depends on batched inputs can be masked."""
+        jaxpr = self.closed.jaxpr
+        return bool(lanes_of_calls(jaxpr, lanes)) or not _calls_that_read(jaxpr, lanes)
+
+    def reached(self, positions: Collection[int]) -> frozenset[int]:
+        """Returns the positions of the results that depend on the inputs at these positions."""
+        found = reached(self.closed.jaxpr, positions)
+        results = enumerate(self.closed.jaxpr.outvars)
+        return frozenset(
+            k for k, v in results if not isinstance(v, jex_core.Literal) and v in found
+        )
+
+
+def _calls_that_read(jaxpr: Any, lanes: Lanes) -> bool:
+    found = reached(jaxpr, lanes.inputs)
+    host_calls = (e for e in jaxpr.eqns if e.primitive is operator_call_p)
+    return any(not found.isdisjoint(e.outvars) for e in host_calls)
 
 
 class ControlOperator(HostOperator):
-    """What loops and branches share: operands in, results out, as they are."""
+    """What loops and branches share: operands in, results out, as they are.
+
+    Inside the body of a batched loop it is given, after its own operands, which lanes still run.
+    """
 
     refuse_gradient = (
         "the gradient of a loop or branch of xcs with host calls in it is not defined. Use "
@@ -66,6 +110,18 @@ class ControlOperator(HostOperator):
         """Returns the results, a list."""
         return self.forward(*args, **kwargs)
 
+    def can_be_within(self, lanes: Lanes) -> bool:
+        """Whether the calls in it can be made for the live lanes of a loop around it alone.
+
+        Args:
+            lanes: The lanes; their inputs are operands.
+        """
+        raise NotImplementedError
+
+    def within(self, lanes: Sequence[Lanes]) -> Self:
+        """Returns the same inside batched loops, each with the lanes as its operands have them."""
+        raise NotImplementedError
+
 
 class Loop(ControlOperator):
     """``while_loop``: operands are the constants of the condition, of the body, the carry.
@@ -74,13 +130,16 @@ class Loop(ControlOperator):
         condition: What says whether to go on: one bool, or one for each lane.
         body: What makes the next carry.
         constants: How many operands are constants of the condition, and of the body.
-        lanes: How many leading axes of the carry are lanes.
+        lanes: The sizes of the leading axes of the carry that are lanes.
+        outer: For each batched loop around it, which axes of the lanes are the lanes of that; None
+            where how often it runs does not depend on them.
     """
 
     condition: Body
     body: Body
     constants: tuple[int, int]
-    lanes: int = 0
+    lanes: tuple[int, ...] = ()
+    outer: tuple[tuple[int, ...] | None, ...] = ()
 
     @derived
     def name(self) -> str:
@@ -90,23 +149,70 @@ class Loop(ControlOperator):
     def forward(self, *operands: Any) -> list[Any]:
         """Returns the last carry."""
         first, second = self.constants
+        count = len(operands) - len(self.outer)
         of_condition, of_body = operands[:first], operands[first : first + second]
-        carry = list(operands[first + second :])
+        carry, around = list(operands[first + second : count]), operands[count:]
+        live = self._live_at_first(around)
         while True:
-            live = np.asarray(self.condition([*of_condition, *carry])[0])
+            masks = (*around, live) if self.lanes else around
+            live = live & np.asarray(self.condition([*of_condition, *carry], masks)[0])
             if not live.any():
                 return carry
-            more = {LIVE: live} if self.lanes else {}
-            following = self.body([*of_body, *carry], **more)
-            carry = [
-                _chosen(live, new, old) if self.lanes else new
-                for new, old in zip(following, carry, strict=True)
-            ]
+            masks = (*around, live) if self.lanes else around
+            following = self.body([*of_body, *carry], masks)
+            carry = [_chosen(live, new, old) for new, old in zip(following, carry, strict=True)]
+
+    def _live_at_first(self, around: Sequence[Any]) -> np.ndarray[Any, Any]:
+        """The lanes that run in all loops around this one."""
+        live = np.ones(self.lanes, bool)
+        for mask, axes in zip(around, self.outer, strict=True):
+            if axes is not None:
+                others = tuple(k for k in range(len(self.lanes)) if k not in axes)
+                live &= np.expand_dims(np.asarray(mask), others)
+        return live
+
+    def can_be_within(self, lanes: Lanes) -> bool:
+        """Whether the calls in it can be made for the live lanes of a loop around it alone."""
+        of_condition, of_body, axes, decides = self._inside(lanes)
+        masked = self.condition.masks_all(of_condition) and self.body.masks_all(of_body)
+        return masked and (axes is not None or not decides)
+
+    def within(self, lanes: Sequence[Lanes]) -> Self:
+        """Returns the same inside batched loops, each with the lanes as its operands have them."""
+        if not lanes:
+            return self
+        inside = [self._inside(of_loop) for of_loop in lanes]
+        return self.replace(
+            condition=self.condition.within([found[0] for found in inside]),
+            body=self.body.within([found[1] for found in inside]),
+            outer=tuple(found[2] for found in inside),
+        )
+
+    def _inside(self, lanes: Lanes) -> tuple[Lanes, Lanes, tuple[int, ...] | None, bool]:
+        """The lanes of a loop around it as condition and body see them, and as its own lanes.
+
+        The last says whether how often it runs depends on them.
+        """
+        first, second = self.constants
+        of_condition = {k for k in lanes.inputs if k < first}
+        of_body = {k - first for k in lanes.inputs if first <= k < first + second}
+        carry = {k - first - second for k in lanes.inputs if k >= first + second}
+        count = len(self.body.closed.jaxpr.outvars)
+        while True:
+            inputs = of_body | {second + k for k in carry}
+            decides = bool(self.condition.reached(of_condition | {first + k for k in carry}))
+            following = set(range(count)) if decides else carry | self.body.reached(inputs)
+            if following == carry:
+                break
+            carry = following
+        axes = lane_axes(self.lanes, lanes.shape) if decides else None
+        found = frozenset(of_condition | {first + k for k in carry})
+        return Lanes(lanes.shape, found), Lanes(lanes.shape, frozenset(inputs)), axes, decides
 
 
 def _chosen(live: np.ndarray[Any, Any], new: Any, old: Any) -> Any:
     """The new values of the live lanes, the old ones of the others."""
-    if live.all():
+    if live.all():  # also where there are no lanes
         return new
     new, old = np.asarray(new), np.asarray(old)
     mask = live.reshape(live.shape + (1,) * (new.ndim - live.ndim))
@@ -126,7 +232,23 @@ class Branch(ControlOperator):
     def forward(self, index: Any, *operands: Any) -> list[Any]:
         """Returns the results of one branch; the others are not run."""
         number = min(max(int(index), 0), len(self.branches) - 1)
-        return self.branches[number](operands)
+        branch = self.branches[number]
+        count = len(operands) - len(branch.lanes)
+        return branch(operands[:count], operands[count:])
+
+    def can_be_within(self, lanes: Lanes) -> bool:
+        """Whether the calls in it can be made for the live lanes of a loop around it alone."""
+        return all(branch.masks_all(_shifted(lanes, 1)) for branch in self.branches)
+
+    def within(self, lanes: Sequence[Lanes]) -> Self:
+        """Returns the same inside batched loops, each with the lanes as its operands have them."""
+        inside = [_shifted(of_loop, 1) for of_loop in lanes]
+        return self.replace(branches=tuple(b.within(inside) for b in self.branches))
+
+
+def _shifted(lanes: Lanes, count: int) -> Lanes:
+    """Lanes by operand, as what is given all operands but the first sees them."""
+    return Lanes(lanes.shape, frozenset(k - count for k in lanes.inputs if k >= count))
 
 
 class Scan(ControlOperator):
@@ -155,14 +277,16 @@ class Scan(ControlOperator):
 
     def forward(self, *operands: Any) -> list[Any]:
         """Returns the last carry, then the results of the steps."""
+        count = len(operands) - len(self.body.lanes)
         constants = operands[: self.constants]
         carry = list(operands[self.constants : self.constants + self.carried])
         scanned = [np.asarray(x) if not isinstance(x, np.ndarray) else x
-                   for x in operands[self.constants + self.carried :]]  # fmt: skip
+                   for x in operands[self.constants + self.carried : count]]  # fmt: skip
         collected: list[list[Any]] = [[] for _ in self.slices]
         steps = range(self.length)
         for step in reversed(steps) if self.reverse else steps:
-            results = self.body([*constants, *carry, *(x[step] for x in scanned)])
+            inputs = [*constants, *carry, *(x[step] for x in scanned)]
+            results = self.body(inputs, operands[count:])
             carry = results[: self.carried]
             for column, value in zip(collected, results[self.carried :], strict=True):
                 column.append(value)
@@ -171,6 +295,25 @@ class Scan(ControlOperator):
         return carry + [
             _stack(column, aval) for column, aval in zip(collected, self.slices, strict=True)
         ]
+
+    def can_be_within(self, lanes: Lanes) -> bool:
+        """Whether the calls in it can be made for the live lanes of a loop around it alone."""
+        return self.body.masks_all(self._inside(lanes))
+
+    def within(self, lanes: Sequence[Lanes]) -> Self:
+        """Returns the same inside batched loops, each with the lanes as its operands have them."""
+        return self.replace(body=self.body.within([self._inside(of_loop) for of_loop in lanes]))
+
+    def _inside(self, lanes: Lanes) -> Lanes:
+        """The lanes of a loop around it as its body sees them."""
+        carry = range(self.constants, self.constants + self.carried)
+        found = lanes.inputs
+        while True:
+            reached = self.body.reached(found)
+            following = found | {k for k in carry if k - self.constants in reached}
+            if following == found:
+                return Lanes(lanes.shape, found)
+            found = following
 
 
 def _stack(values: Sequence[Any], aval: Any) -> np.ndarray[Any, Any]:
@@ -198,7 +341,7 @@ def bind_control(
         line=user_line(),
         raw=True,
     )
-    return operator_call_p.bind(*operands, site=site, batch=(), mapped=((),) * count)  # type: ignore[no-any-return]
+    return bind_call(site, operands)
 
 
 def _scan_rule(equation: Any, operands: Sequence[Any]) -> list[Any]:
@@ -227,15 +370,22 @@ def _count_scanned(outside: Sequence[Any], inside: Sequence[Any]) -> int:
 def _while_rule(equation: Any, operands: Sequence[Any]) -> list[Any]:
     params = equation.params
     condition, body = params["cond_jaxpr"], params["body_jaxpr"]
-    lanes = len(condition.out_avals[0].shape)
     constants = params["cond_nconsts"], params["body_nconsts"]
+    carry = [v.aval for v in equation.outvars]
+    shape = condition.out_avals[0].shape
+    others = frozenset(size for aval in carry for size in aval.shape[len(shape) :])
+
+    def lanes(count: int) -> list[Lanes]:
+        inputs = frozenset(range(count, count + len(carry)))
+        return [Lanes(shape, inputs, others, has_all=True)] if shape else []
+
     operator = Loop(
-        Body(condition, "condition"),
-        Body(body, "loop_body", lanes),
+        Body(condition, "condition", lanes(constants[0])),
+        Body(body, "loop_body", lanes(constants[1])),
         constants,
-        lanes,
+        shape,
     )
-    return bind_control(operator, operands, [v.aval for v in equation.outvars])
+    return bind_control(operator, operands, carry)
 
 
 def _cond_rule(equation: Any, operands: Sequence[Any]) -> list[Any]:

@@ -18,7 +18,8 @@ from jax.extend import source_info_util
 
 from ember_xcs._graph import XCSGraph, XCSNode
 from ember_xcs._graph.fusion import fusion_groups
-from ember_xcs._trace.nodes import LIVE, NumericProgram, StagedCall
+from ember_xcs._trace.lanes import Lanes, lanes_of_calls
+from ember_xcs._trace.nodes import NumericProgram, StagedCall, live_input
 from ember_xcs._trace.primitive import operator_call_p
 
 __all__ = ["HEAVY_WORK", "GraphProgram", "graph_from_jaxpr"]
@@ -67,7 +68,7 @@ class _Group:
 
 
 def graph_from_jaxpr(
-    closed: Any, input_names: Sequence[str], name: str, lanes: int = 0
+    closed: Any, input_names: Sequence[str], name: str, lanes: Sequence[Lanes] = ()
 ) -> GraphProgram:
     """Returns the graph of a flat closed jaxpr.
 
@@ -75,14 +76,13 @@ def graph_from_jaxpr(
         closed: A closed jaxpr whose host calls are all at its top.
         input_names: What its inputs are called in the graph; all different.
         name: The name of the graph.
-        lanes: Where it is the body of a batched loop: the number of axes of the predicate. The
-            graph then has one more input, ``live``, and calls that depend on its inputs are made
-            only where that holds.
+        lanes: The lanes of the batched loops around it. For each of them the graph has one more
+            input (``live_input``), which says which lanes still run; calls that are batched over
+            them are made for those alone.
     """
     jaxpr = closed.jaxpr
     groups = _groups(jaxpr)
-    masked = _dependent(jaxpr) if lanes else frozenset[Any]()
-    builder = _Builder(XCSGraph(name), lanes)
+    builder = _Builder(XCSGraph(name), _masks(jaxpr, lanes))
     for variable, value in zip(jaxpr.constvars, closed.consts, strict=True):
         builder.sources[variable] = ("value", value)
     for variable, label in zip(jaxpr.invars, input_names, strict=True):
@@ -91,7 +91,7 @@ def graph_from_jaxpr(
     wanted = _used_outside(groups, jaxpr.outvars)
     for group in groups:
         if group.call is not None:
-            builder.add_call(group.call, masked)
+            builder.add_call(group.call)
         else:
             builder.add_program(group, wanted)
     outputs = builder.set_outputs(jaxpr.outvars)
@@ -101,19 +101,22 @@ def graph_from_jaxpr(
 class _Builder:
     """Adds nodes for groups, remembering where each variable's value comes from."""
 
-    def __init__(self, graph: XCSGraph, lanes: int) -> None:
-        self.graph, self.lanes = graph, lanes
+    def __init__(self, graph: XCSGraph, masks: dict[int, list[tuple[str, Any]]]) -> None:
+        self.graph, self.masks = graph, masks
         self.sources: dict[Any, tuple[str, Any]] = {}
 
-    def add_call(self, equation: Any, masked: frozenset[Any]) -> None:
+    def add_call(self, equation: Any) -> None:
         """Adds the node of a host call."""
         site, batch = equation.params["site"], equation.params["batch"]
-        depends = any(_is_variable(v) and v in masked for v in equation.invars)
-        lanes = self.lanes if depends else 0
-        operator = StagedCall(site, batch, equation.params["mapped"], lanes)
+        masks = self.masks.get(id(equation), [])
+        names, places = tuple(name for name, _ in masks), tuple(place for _, place in masks)
+        if site.raw and not batch:
+            site = dataclasses.replace(site, operator=site.operator.within(places))
+            places = ()
+        operator = StagedCall(site, batch, equation.params["mapped"], names, places)
         node = self._add(operator, zip(site.labels, equation.invars, strict=True))
-        if lanes:
-            self.graph.connect(self.graph.input(LIVE), node.inputs[LIVE])
+        for name in names:
+            self.graph.connect(self.graph.input(name), node.inputs[name])
         self._record(node, equation.outvars)
 
     def add_program(self, group: _Group, wanted: set[Any]) -> None:
@@ -179,8 +182,8 @@ def _groups(jaxpr: Any) -> list[_Group]:
     ]
     pure = [e.primitive is not operator_call_p for e in equations]
     results = {maker[v] for v in jaxpr.outvars if _is_variable(v) and v in maker}
-    heavy = [k for k, e in enumerate(equations) if pure[k] and work_of(e) > HEAVY_WORK]
-    numbers = fusion_groups(parents, pure, results, heavy)
+    work = {k: work_of(e) / HEAVY_WORK for k, e in enumerate(equations) if pure[k]}
+    numbers = fusion_groups(parents, pure, results, work)
     members: dict[Any, list[Any]] = {}
     for k, equation in enumerate(equations):
         key = ("call", k) if numbers[k] is None else numbers[k]
@@ -228,13 +231,13 @@ def _used_outside(groups: Sequence[_Group], outvars: Sequence[Any]) -> set[Any]:
     return used
 
 
-def _dependent(jaxpr: Any) -> frozenset[Any]:
-    """The variables that depend on the inputs of a jaxpr."""
-    found = set(jaxpr.invars)
-    for equation in jaxpr.eqns:
-        if any(_is_variable(v) and v in found for v in equation.invars):
-            found.update(equation.outvars)
-    return frozenset(found)
+def _masks(jaxpr: Any, lanes: Sequence[Lanes]) -> dict[int, list[tuple[str, Any]]]:
+    """For each call, by the identity of its equation: the input that masks it, and how."""
+    found: dict[int, list[tuple[str, Any]]] = {}
+    for level, of_loop in enumerate(lanes):
+        for number, place in lanes_of_calls(jaxpr, of_loop).items():
+            found.setdefault(id(jaxpr.eqns[number]), []).append((live_input(level), place))
+    return found
 
 
 def _program(group: _Group, outvars: Sequence[Any]) -> NumericProgram:

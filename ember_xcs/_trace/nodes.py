@@ -21,10 +21,16 @@ from ember_xcs._trace.rebuild import rebuild_arguments
 if TYPE_CHECKING:
     from ember_xcs._core.policy import HostPolicy
 
-__all__ = ["LIVE", "NumericProgram", "StagedCall", "output_fields"]
+__all__ = ["NumericProgram", "StagedCall", "live_input", "output_fields"]
 
-LIVE = "live"
-"""The input field that says which lanes of a batched loop still run."""
+
+def live_input(level: int) -> str:
+    """Returns the input that says which lanes of a batched loop still run.
+
+    Args:
+        level: The loop: how many batched loops are around it.
+    """
+    return f"live_{level}"
 
 
 def output_fields(count: int) -> tuple[str, ...] | None:
@@ -107,13 +113,16 @@ class StagedCall(HostOperator):
         site: The call.
         batch: The sizes of its batch axes, outermost first.
         mapped: For each operand, on which of the axes it is batched.
-        lanes: How many of the outermost axes are lanes of a loop, of which only the live run.
+        live: The inputs that say which lanes of the loops around it still run.
+        lanes: For each of these, which axes of the batch are the lanes; calls are made for the live
+            ones alone. Empty for a loop or branch, which has them for its own bodies to see.
     """
 
     site: CallSite
     batch: tuple[int, ...] = ()
     mapped: tuple[tuple[bool, ...], ...] = ()
-    lanes: int = 0
+    live: tuple[str, ...] = ()
+    lanes: tuple[tuple[int, ...], ...] = ()
 
     @derived
     def name(self) -> str:
@@ -145,8 +154,7 @@ class StagedCall(HostOperator):
     @derived
     def signature(self) -> Signature:
         """An input for each operand, an output for each result."""
-        live = (LIVE,) if self.lanes else ()
-        fields = tuple(Field(label) for label in (*self.site.labels, *live))
+        fields = tuple(Field(label) for label in (*self.site.labels, *self.live))
         return Signature(fields, outputs=output_fields(len(self.site.outputs)))
 
     @derived
@@ -160,7 +168,14 @@ class StagedCall(HostOperator):
         site = self.site
         called = site.structure if site.traced_operator else jax.tree.structure(site.operator)
         leaves = () if site.traced_operator else tuple(map(id, jax.tree.leaves(site.operator)))
-        positions = (site.operand_positions, site.labels, self.batch, self.mapped, self.lanes)
+        positions = (
+            site.operand_positions,
+            site.labels,
+            self.batch,
+            self.mapped,
+            self.live,
+            self.lanes,
+        )
         return called, leaves, site.structure, site.constants, positions
 
     def forward(self, *operands: Any) -> Any:
@@ -191,8 +206,11 @@ class StagedCall(HostOperator):
         """Returns where in the batch calls are made: everywhere, or in the live lanes."""
         if not self.lanes:
             return list(np.ndindex(*self.batch))
-        live = np.asarray(values[-1])
-        return [index for index in np.ndindex(*self.batch) if live[index[: self.lanes]]]
+        live = np.ones(self.batch, bool)
+        for mask, axes in zip(values[-len(self.lanes) :], self.lanes, strict=True):
+            others = tuple(k for k in range(len(self.batch)) if k not in axes)
+            live &= np.expand_dims(np.asarray(mask), others)
+        return [tuple(index) for index in np.argwhere(live).tolist()]
 
     def split(self, values: Sequence[Any]) -> tuple[list[tuple[int, ...]], list[tuple[Any, ...]]]:
         """Returns the indices of the calls to be made, and the operands of each."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import sys
 import threading
 from collections.abc import Iterable
@@ -24,6 +25,8 @@ from ember_xcs._core.plumbing import Step, opened_container
 
 __all__ = ["Provenance", "Tracked", "children_of", "has_identity", "made_anew"]
 
+_TRUSTED = frozenset({"builtins", "pydantic", "typing"})
+_HOOKS = frozenset({"__getattr__", "__getattribute__", "__getitem__"})
 _ATOMS = (str, bytes, int, float, complex, bool, type(None))
 
 
@@ -62,15 +65,24 @@ class Provenance:
     def add(self, value: Any, source: int | str, shared: frozenset[int]) -> None:
         """Remembers a value and its parts; ``shared`` are the ids of objects that prove nothing."""
         with self._lock:
-            self._add(value, source, (), shared)
+            self._add(value, source, (), shared, proves=True)
 
     def _add(
-        self, value: Any, source: int | str, path: tuple[Step, ...], shared: frozenset[int]
+        self,
+        value: Any,
+        source: int | str,
+        path: tuple[Step, ...],
+        shared: frozenset[int],
+        proves: bool,
     ) -> Tracked:
-        parts = [self._add(v, source, (*path, s), shared) for s, v in children_of(value) or ()]
+        inner = proves and not _computes_attributes(type(value))
+        parts = [
+            self._add(part, source, (*path, step), shared, inner)
+            for step, part in children_of(value) or ()
+        ]
         known = self._known.get(id(value))
-        ambiguous = id(value) in shared or known is not None or not has_identity(value)
-        tracked = Tracked(value, source, path, _state(value), ambiguous, parts)
+        unproven = id(value) in shared or known is not None or not has_identity(value)
+        tracked = Tracked(value, source, path, _state(value), unproven or not proves, parts)
         self._known[id(value)] = tracked
         return tracked
 
@@ -91,6 +103,18 @@ def children_of(value: Any) -> list[tuple[Step, Any]] | None:
     access = "attribute" if kind == "record" else "item"
     names: Iterable[Any] = keys or range(len(items))
     return [((access, name), item) for name, item in zip(names, items, strict=True)]
+
+
+def _computes_attributes(cls: type) -> bool:
+    """Whether a record has properties: they may return one part or another."""
+    if cls in _ATOMS or cls in (list, tuple, dict):
+        return False
+    own = [base for base in cls.__mro__ if base.__module__.split(".")[0] not in _TRUSTED]
+    members = [(name, member) for base in own for name, member in vars(base).items()]
+    return any(
+        isinstance(member, property | functools.cached_property) or name in _HOOKS
+        for name, member in members
+    )
 
 
 def has_identity(value: Any) -> bool:

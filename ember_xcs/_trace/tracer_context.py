@@ -125,7 +125,10 @@ _NO_IDENTITY = (
     "a small integer, boolean, None or string of one character is the same object wherever it "
     "occurs, so that its origin cannot be told"
 )
-_AMBIGUOUS = "others have the same object, too, so that its origin cannot be told"
+_AMBIGUOUS = (
+    "others have the same object, or a property may have chosen it, so that its origin cannot be "
+    "told"
+)
 _CHANGED = "it was changed in place after an operator returned it or it was declared"
 
 

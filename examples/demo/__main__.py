@@ -17,12 +17,10 @@ from collections.abc import Callable, Sequence
 from pydoc_data.topics import topics
 from typing import Any
 
-import jax
-
 import ember_xcs as xcs
 from examples.demo import report
 from examples.demo.library import load_library
-from examples.demo.program import Answer, Program, make_program
+from examples.demo.program import Program, ask, make_program
 
 QUESTIONS = (
     "What does the nonlocal statement do?",
@@ -78,32 +76,15 @@ def _on_latency(seconds: float) -> str:
     if not seconds:
         return "The readers are local: no latency is simulated."
     return (
-        f"Simulated latency: each call of a reader waits {1e3 * seconds:g} ms, as a call to a remote "
-        "model would.\nEverything else is as fast as it is. --latency 0 turns the waiting off."
+        f"Simulated latency: each call of a reader waits {1e3 * seconds:g} ms, as a call to a "
+        "remote model would.\nNothing else is simulated. --latency 0 turns the waiting off."
     )
 
 
 def _answer(program: Program, questions: Sequence[str]) -> None:
     report.print_heading("Answers")
-    if len(questions) == 1:
-        answers = [program.one(questions[0])]
-    else:
-        answers = unstack(program.batch(list(questions)), len(questions))
-    for question, answer in zip(questions, answers, strict=True):
+    for question, answer in zip(questions, ask(program, questions), strict=True):
         report.print_answer(question, answer)
-
-
-def unstack(answers: Answer, count: int) -> list[Answer]:
-    """Returns the answers of a batch one by one."""
-    draft = answers.draft
-    drafts = [
-        type(draft)(text=text, source=source, confidence=float(confidence))
-        for text, source, confidence in zip(
-            draft.text, draft.source, draft.confidence, strict=True
-        )
-    ]
-    numbers = zip(drafts, answers.reader, answers.score, answers.share, strict=True)
-    return [Answer(*fields) for fields in numbers][:count]
 
 
 def _show(program: Program, question: str) -> None:
@@ -111,46 +92,49 @@ def _show(program: Program, question: str) -> None:
     lowered = program.one.lower(question)
     report.print_heading("The graph of one question")
     report.print_graph(lowered.graph)
-    report.print_heading("The regions: numeric operators that were fused")
+    report.print_heading("The regions: numeric operators, fused")
     report.print_regions(lowered.graph, lowered.regions)
     report.print_heading("One run, in milliseconds from its start")
-    program.one(question)
-    result = _measured(program.one, question)
+    result = _measured_run(program, [question])
     report.print_timeline(result.timeline, result.metrics.wall_seconds)
 
 
-def _measured(staged: Any, *questions: str) -> xcs.ExecutionResult:
-    graph = staged.graph(questions[0] if len(questions) == 1 else list(questions))
-    inputs = dict(zip(graph.inputs, questions, strict=True))
-    measure = xcs.ExecutionOptions(collect_metrics=True)
-    xcs.execute_graph(graph, inputs)
-    return xcs.execute_graph(graph, inputs, options=measure)
-
-
 def _compare(program: Program, questions: Sequence[str], latency: float) -> None:
-    report.print_heading("The same operators as plain sequential Python, and staged")
+    """Prints the times of the same operators, called one after another and staged."""
+    report.print_heading("Time: plain Python, one call after another, and staged")
+    waiting = f"{1e3 * latency:g} ms of simulated latency" if latency else "no latency"
     local = make_program(load_library()) if latency else program
-    question = questions[0]
-    rows = {}
+    rows = [_times("one question, no latency", local, questions[:1], repeat=5)]
     if latency:
-        label = f"one question, {1e3 * latency:g} ms of simulated latency"
-        rows[label] = _seconds(program.plain, question), _seconds(program.one, question)
-    rows["one question, no latency"] = (
-        _seconds(local.plain, question),
-        _seconds(local.one, question),
-    )
-    report.print_times(rows, ("sequential", "staged"))
+        rows.append(_times(f"one question, {waiting}", program, questions[:1]))
+    if len(questions) > 1:
+        rows.append(_times(f"{len(questions)} questions by vmap, {waiting}", program, questions))
+    report.print_times(rows)
 
 
-def _seconds(function: Callable[[Any], Any], argument: Any, times: int = 3) -> float:
-    """Returns how long a call takes, in seconds: the median of a few, after a first one."""
-    jax.block_until_ready(jax.tree.leaves(function(argument)))
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        function(argument)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+def _times(what: str, program: Program, questions: Sequence[str], repeat: int = 1) -> report.Times:
+    result = _measured_run(program, questions)
+    sequential = [_seconds(lambda: [program.plain(q) for q in questions]) for _ in range(repeat)]
+    staged = [_seconds(lambda: ask(program, questions)) for _ in range(max(repeat, 3))]
+    calls = result.metrics.calls["call"]
+    return report.Times(what, calls, statistics.median(sequential), statistics.median(staged))
+
+
+def _measured_run(program: Program, questions: Sequence[str]) -> xcs.ExecutionResult:
+    """Runs the graph of the program with every call measured, once it is compiled."""
+    if len(questions) == 1:
+        graph = program.one.graph(questions[0])
+    else:
+        graph = program.batch.graph(list(questions))
+    inputs = dict(zip(graph.inputs, questions, strict=True))
+    xcs.execute_graph(graph, inputs)
+    return xcs.execute_graph(graph, inputs, options=xcs.ExecutionOptions(collect_metrics=True))
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

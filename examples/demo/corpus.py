@@ -84,14 +84,15 @@ def _sections(document: str) -> Iterator[tuple[str, str]]:
         before = blocks[number - 1] if number else ""
         after = blocks[number + 1] if number + 1 < len(blocks) else ""
         title = _title(block)
+        body = block
         if title or _is_entry(block, before, after):
             yield from at.cut()
             _enter(at, block, title)
-            block = "\n".join(block.lstrip("\n").split("\n")[2:]) if title else ""
+            body = _under_title(block) if title else ""
         elif at.entry and _indent(block) <= at.entry_indent:
             yield from at.cut()
             at.entry = ""
-        kept = _reflowed(block, before)
+        kept = _reflowed(body, before)
         is_prose = not kept.startswith(" ")
         if is_prose and sum(map(len, at.blocks)) + len(kept) > PASSAGE_CHARACTERS:
             yield from at.cut()
@@ -119,9 +120,15 @@ def _title(block: str) -> str:
     return _clean(lines[0]) if underlined and len(lines[1]) >= len(lines[0]) else ""
 
 
+def _under_title(block: str) -> str:
+    return "\n".join(block.lstrip("\n").split("\n")[2:])
+
+
 def _is_entry(block: str, before: str, after: str) -> bool:
     """Whether a block names what the deeper text under it describes."""
-    names = r"\s*(?:class |exception |async )?[\w.\[\]]+(?:\(.*\))?|\s*\w+(?:\[.*\]| in | not in ).*"
+    names = (
+        r"\s*(?:class |exception |async )?[\w.\[\]]+(?:\(.*\))?|\s*\w+(?:\[.*\]| in | not in ).*"
+    )
     looks_so = all(re.fullmatch(names, line) for line in block.strip("\n").split("\n"))
     return (
         looks_so
@@ -133,13 +140,15 @@ def _is_entry(block: str, before: str, after: str) -> bool:
 
 def _reflowed(block: str, before: str) -> str:
     """Returns prose as one line without markup, and code and grammar indented by four."""
-    if not block or re.match(r"\s*(?:[|+]|\[\d+\]|-\[)", block):
-        return ""  # a table, or a footnote
+    if not block or re.match(r"\s*(?:[|+]|\[\d+\]|-\[|=+$)", block):
+        return ""  # a table, a footnote, a line across the page
     if _is_verbatim(block, before):
         return textwrap.indent(textwrap.dedent(block), "    ")
     line = re.sub(r"(?<=\w)-\n\s*(?=[a-z])", "-", block)
     line = re.sub(r"\s+", " ", line).strip()
-    return "" if re.fullmatch(r"(?:Note|See also|Warning|Changed|Example):?", line) else _clean(line)
+    return (
+        "" if re.fullmatch(r"(?:Note|See also|Warning|Changed|Example):?", line) else _clean(line)
+    )
 
 
 def _is_verbatim(block: str, before: str) -> bool:

@@ -86,5 +86,6 @@ def judge(
     """
     worth = jnp.minimum(query, 1.0) * rarity
     coverage = jnp.minimum(drafts, 1.0) @ worth / (worth.sum() + 1e-6)
-    score = confidence * (0.25 + 0.75 * coverage) * (0.5 + 0.5 * fit / (fit.max() + 1e-6))
+    standing = jnp.sqrt(fit / (fit.max() + 1e-6))
+    score = confidence * (0.25 + 0.75 * coverage) * (0.6 + 0.4 * standing)
     return score, jax.nn.softmax(16.0 * score)

@@ -2,15 +2,12 @@
 
 ::
 
-    question ─► embed_question ─► relevance ─► shortlist ─► fetch × 12 ─► focus × 12 ─► shortlist
-                      │                                                                     │
-                      │        Quote × 4   Define × 4   ShowCode × 4   ... six readers  ◄───┘
-                      │            └───────────┴─────────────┴──────► 24 drafts
-                      ▼                                                  │
-                    judge ◄────────────────────────── embed_draft × 24 ◄─┘
-                      │
-                      ▼
-                   answer
+    question -> embed_question -> relevance -> shortlist -> fetch (x 12) -> focus (x 12) -> rerank
+                                                                                              |
+    answer <- judge <- embed_draft (x 24) <- Quote, Define, ... (six readers, x 4 each) <- shortlist
+
+``vmap`` makes one call for each passage and each draft; indexing host values by ``argsort`` and
+``argmax`` chooses among them; and what lies between the host calls is compiled by JAX.
 """
 
 from __future__ import annotations
@@ -27,7 +24,7 @@ import ember_xcs as xcs
 from examples.demo import numeric
 from examples.demo.corpus import Passage
 from examples.demo.library import Library
-from examples.demo.readers import READERS, Draft, Reader
+from examples.demo.readers import READERS, Draft
 from examples.demo.text import paragraphs, question_terms, sentences, terms
 
 CANDIDATES = 12
@@ -68,6 +65,19 @@ class Program:
     plain: Callable[[str], Answer]
 
 
+def ask(program: Program, questions: Sequence[str]) -> list[Answer]:
+    """Returns the answers to questions; several are one batch."""
+    if len(questions) == 1:
+        return [program.one(questions[0])]
+    batch = program.batch(list(questions))
+    fields = zip(*vars(batch.draft).values(), strict=True)
+    drafts = [Draft(**dict(zip(vars(batch.draft), values, strict=True))) for values in fields]
+    return [
+        Answer(*answer)
+        for answer in zip(drafts, batch.reader, batch.score, batch.share, strict=True)
+    ]
+
+
 def make_program(library: Library, latency_seconds: float = 0.0) -> Program:
     """Returns the program over a library.
 
@@ -100,11 +110,9 @@ def make_program(library: Library, latency_seconds: float = 0.0) -> Program:
         return (alone + headed) / 2
 
     def relevance(query: jax.Array) -> jax.Array:
-        return numeric.relevance(
-            library.bm25, library.titles, library.lead, library.rarity, query
-        )
+        return numeric.relevance(library.bm25, library.titles, library.lead, library.rarity, query)
 
-    def one(question: str) -> Answer:
+    def answer(question: str) -> Answer:
         query = embed_question(question)
         scores = relevance(query)
         candidates = numeric.shortlist(scores, CANDIDATES)
@@ -122,10 +130,10 @@ def make_program(library: Library, latency_seconds: float = 0.0) -> Program:
         draft = jax.tree.map(lambda field: field[winner], drafts)
         return Answer(draft, winner // READ, score[winner], share[winner])
 
-    def batch(questions: Sequence[str]) -> Answer:
-        return jax.vmap(one)(jnp.stack(questions))
+    def answers(questions: Sequence[str]) -> Answer:
+        return jax.vmap(answer)(jnp.stack(questions))
 
-    def plain(question: str) -> Answer:
+    def answer_sequentially(question: str) -> Answer:
         query = embed_question(question)
         scores = relevance(query)
         candidates = numeric.shortlist(scores, CANDIDATES)
@@ -143,4 +151,4 @@ def make_program(library: Library, latency_seconds: float = 0.0) -> Program:
         winner = jnp.argmax(score)
         return Answer(drafts[int(winner)], winner // READ, score[winner], share[winner])
 
-    return Program(xcs.jit.trace(one), xcs.jit.trace(batch), plain)
+    return Program(xcs.jit.trace(answer), xcs.jit.trace(answers), answer_sequentially)

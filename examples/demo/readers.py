@@ -86,7 +86,7 @@ class Quote(Reader):
 class Define(Reader):
     """Finds the sentence of which the thing asked about is the subject: "A tuple is ..."."""
 
-    _ASKS = re.compile(r"\s*(?:what(?:'s| is| are| does| do)\b|define\b)", re.I)
+    _ASKS = re.compile(r"\s*(?:what(?:'s| is| are| does| do)\b|define\b)", re.IGNORECASE)
 
     def drafts(self, question: str, passage: Passage) -> Iterator[Draft]:
         share = 1.0 if self._ASKS.match(question) and not _asks_for_syntax(question) else 0.7
@@ -121,7 +121,7 @@ class Contrast(Reader):
         r"\bbetween (.+?) and (.+?)[\s?.!]*$|"
         r"\bhow (?:is|are|do|does) (.+?) differ(?:ent)?(?: from)? (.+?)[\s?.!]*$|"
         r"(\S+) (?:versus|vs\.?) (\S+?)[\s?.!]*$",
-        re.I,
+        re.IGNORECASE,
     )
 
     def drafts(self, question: str, passage: Passage) -> Iterator[Draft]:
@@ -159,7 +159,7 @@ class QuoteGrammar(Reader):
 class ShowCode(Reader):
     """Shows the code of a passage, with the sentence before it, where an example is asked for."""
 
-    _ASKS = re.compile(r"\bexamples?\b|\bshow\b|\bhow (?:do|can|to|would)\b", re.I)
+    _ASKS = re.compile(r"\bexamples?\b|\bshow\b|\bhow (?:do|can|to|would)\b", re.IGNORECASE)
 
     def drafts(self, question: str, passage: Passage) -> Iterator[Draft]:
         asks = self._ASKS.search(question)
@@ -185,9 +185,9 @@ _VERB = re.compile(
 )
 _ASIDE = re.compile(
     r"(?:New|Changed|Deprecated|Added|Removed) in version|See |PEP \d+ -|Notes?\b|For full details|"
-    r"Programmer’s note|For more "
+    r"Programmer\u2019s note|For more "
 )
-_SENTENCE_ENDS = '.!?:)"”’'
+_SENTENCE_ENDS = '.!?:)"\u201d\u2019'
 _LEANS_ON_WHAT_WAS_SAID = re.compile(
     r"(?:This|It|These|They|Its|Here|However|Otherwise|But|And|Also|Then|Likewise|Such|In this|"
     r"In that|In either|That|Thus|Hence|Therefore|Additional|For example)\b|\("
@@ -195,7 +195,7 @@ _LEANS_ON_WHAT_WAS_SAID = re.compile(
 
 
 def _asks_for_syntax(question: str) -> bool:
-    return bool(re.search(r"\b(?:syntax|grammar)\b", question, re.I))
+    return bool(re.search(r"\b(?:syntax|grammar)\b", question, re.IGNORECASE))
 
 
 def _prose(passage: Passage) -> Iterator[list[str]]:

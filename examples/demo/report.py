@@ -1,9 +1,10 @@
-"""What the demo prints."""
+"""What the demo prints: answers, the graph, its regions, a timeline, and times."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import ember_xcs as xcs
 from examples.demo.program import Answer
@@ -60,7 +61,11 @@ def print_graph(graph: xcs.XCSGraph) -> None:
 
 def _wrapped_row(line: str, indent: str, hanging: str) -> str:
     """Wraps a row of the table without closing up its columns."""
-    kept = line[len(indent) :].replace("  ", "\N{NO-BREAK SPACE} ").replace("  ", " \N{NO-BREAK SPACE}")
+    kept = (
+        line[len(indent) :]
+        .replace("  ", "\N{NO-BREAK SPACE} ")
+        .replace("  ", " \N{NO-BREAK SPACE}")
+    )
     return _wrapped(kept, indent, hanging).replace("\N{NO-BREAK SPACE}", " ")
 
 
@@ -68,9 +73,12 @@ def print_regions(graph: xcs.XCSGraph, regions: Sequence[Sequence[str]]) -> None
     """Prints which numeric operators were fused into which compiled program."""
     for number, nodes in enumerate(regions, 1):
         operators = [graph.nodes[node].operator for node in nodes]
+        equations = [name for operator in operators for name in operator.equations]
         names = " + ".join(operator.name.replace("+", " + ") for operator in operators)
-        equations = sum(len(operator.equations) for operator in operators)
-        print(f"  {number}  {', '.join(nodes)}: {names} ({equations} equations, one XLA program)")
+        if names == "numeric":
+            names = f"host values chosen by {', '.join(dict.fromkeys(equations))}"
+        text = f"{number}  {', '.join(nodes)}: {names}; {len(equations)} equations, one XLA program"
+        print(_wrapped(text, "  ", "   "))
 
 
 def print_timeline(timeline: Sequence[xcs.TimelineEntry], seconds: float, width: int = 46) -> None:
@@ -85,19 +93,39 @@ def print_timeline(timeline: Sequence[xcs.TimelineEntry], seconds: float, width:
         first = min(int(width * start / seconds), width - 1)
         last = max(first + 1, round(width * end / seconds))
         bar = " " * first + "█" * (last - first)
-        calls = f"× {len(entries)}" if entries[0].kind == "call" else "XLA"
+        calls = f"x {len(entries)}" if entries[0].kind == "call" else "XLA"
         print(f"  {node:<{name_width}}  {calls:>4} ▕{bar:<{width}.{width}}▏{_span(start, end)}")
 
 
 def _span(start: float, end: float) -> str:
-    return f"{1e3 * start:6.1f} – {1e3 * end:.1f} ms"
+    return f"{1e3 * start:6.1f} - {1e3 * end:.1f} ms"
 
 
-def print_times(rows: Mapping[str, tuple[float, float]], names: tuple[str, str]) -> None:
-    """Prints two times for each row, in seconds, and how many times shorter the second is."""
-    print(f"  {'':<46}{names[0]:>14}{names[1]:>12}")
-    for label, (plain, staged) in rows.items():
-        print(f"  {label:<46}{plain:>12.3f} s{staged:>10.3f} s   {plain / staged:.1f} ×")
+@dataclass(frozen=True)
+class Times:
+    """How long the same work took, in seconds.
+
+    Attributes:
+        what: What was asked, and how.
+        calls: How many calls of host operators it takes.
+        sequential: As plain Python, one call after another.
+        staged: As a staged function.
+    """
+
+    what: str
+    calls: int
+    sequential: float
+    staged: float
+
+
+def print_times(rows: Iterable[Times]) -> None:
+    """Prints times side by side, and how many times faster the staged function was."""
+    print(f"  {'':<44}{'calls':>6}{'sequential':>14}{'staged':>12}")
+    for row in rows:
+        ratio = f"{row.sequential / row.staged:8.1f} x"
+        print(
+            f"  {row.what:<44}{row.calls:>6}{row.sequential:>12.3f} s{row.staged:>10.3f} s{ratio}"
+        )
 
 
 def print_columns(names: Iterable[str]) -> None:

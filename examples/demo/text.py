@@ -5,15 +5,16 @@ from __future__ import annotations
 import keyword
 import re
 
-STOPWORDS = frozenset(
-    "a about after all also an and any are as at be been before being but by can could did do does "
-    "during each either for from give given had has have having how i if in into is it "
-    "its just let many may me might more most much must my no not of on or other our out per "
-    "please so some such tell than that the their them then there these they this those to too "
-    "under up upon us use used using was we were what when where whether which while who whom "
-    "whose why will with within without would you your happen happens mean means work works make "
-    "makes explain describe python".split()
-)
+_STOPWORDS = """
+a about after all also an and any are as at be been before being but by can could did do does during
+each either for from give given had has have having how i if in into is it its just let many may me
+might more most much must my no not of on or other our out per please so some such tell than that
+the their them then there these they this those to too under up upon us use used using was we were
+what when where whether which while who whom whose why will with within without would you your
+happen happens mean means work works make makes explain describe python
+"""
+STOPWORDS = frozenset(_STOPWORDS.split())
+"""Words of English that say nothing about what a text is about."""
 
 _SYNONYMS = {
     "dict": "dictionary",
@@ -83,7 +84,7 @@ def _plain(name: str) -> str:
     return stem(_SYNONYMS.get(name) or _SYNONYMS.get(name.removesuffix("s")) or name)
 
 
-_BEFORE_CODE = r"\b(?:the|an?|between|does|do|of|using|use|is|are|define|explain|about)\s+$"
+_BEFORE_CODE = r"\b(?:the|an?|between|does|do|of|using|use|define|explain|about)\s+$"
 _AFTER_CODE = (
     r"\s*(?:\W*$|(?:statement|keyword|operator|expression|clause|loop|block|do|does|mean|work|"
     r"differ|different|versus|vs)\b|and\s+[^\w\s])"
@@ -102,19 +103,19 @@ def quote_code(question: str) -> str:
 
     def mark(match: re.Match[str]) -> str:
         word, after = match[0], question[match.end() :]
-        named = re.search(_BEFORE_CODE, question[: match.start()], re.I)
+        named = re.search(_BEFORE_CODE, question[: match.start()], re.IGNORECASE)
         if word.lower() in STOPWORDS:
-            is_code = bool(named and re.match(_AFTER_CODE, after, re.I))
+            is_code = bool(named and re.match(_AFTER_CODE, after, re.IGNORECASE))
         else:
-            is_code = bool(named or after.strip(" ?.!"))
+            verb = not named and not after.strip(" ?.!")
+            is_code = not verb or question[: match.start()].lower().endswith((" is ", " are "))
         return f"`{word}`" if is_code else word
 
     return _BARE_KEYWORD.sub(mark, question)
 
 
-_CUES = frozenset(
-    map(stem, "difference differ different between versus vs syntax grammar example show".split())
-)
+_CUE_WORDS = "difference differ different between versus vs syntax grammar example show"
+_CUES = frozenset(map(stem, _CUE_WORDS.split()))
 """What a question asks for, rather than what it asks about."""
 
 
@@ -124,7 +125,9 @@ def question_terms(question: str) -> list[str]:
     return [term for term in found if term not in _CUES] or found
 
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<!cf\.)\s+(?=[A-Z\"“‘(_])")
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<!cf\.)\s+(?=[A-Z\"(_\u201c\u2018])"
+)
 
 
 def sentences(paragraph: str) -> list[str]:

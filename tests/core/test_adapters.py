@@ -69,7 +69,7 @@ def nnx_pair():
 
 
 def equinox_pair():
-    mlp = eqx.nn.MLP(2, 1, 5, 2, activation=smooth, key=jax.random.key(0))
+    mlp = eqx.nn.MLP(2, 1, 5, 2, activation=smooth, final_activation=smooth, key=jax.random.key(0))
     return from_equinox(mlp), mlp
 
 

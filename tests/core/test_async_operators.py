@@ -113,3 +113,11 @@ def test_an_error_of_a_coroutine_is_raised_where_it_is_called():
 def test_async_operators_are_known_without_being_called(method):
     assert (Model() if method else ask).is_async
     assert (Model() if method else ask).policy.executor == "async"
+
+
+def test_plain_operators_may_be_called_by_a_coroutine_on_the_loop_that_serves_them():
+    @host
+    async def outer(text: str) -> str:
+        return Sequential(ask, ask)(text) + await ask(text)
+
+    assert outer("a") == "a??a?"

@@ -456,6 +456,22 @@ def test_a_record_changed_in_place_is_refused():
     assert "changed in place" in refusal(f, follow_path=True)
 
 
+def test_a_part_that_a_property_may_have_chosen_is_refused():
+    @dataclasses.dataclass
+    class Pages:
+        lines: list
+
+        @property
+        def longest(self):
+            return max(self.lines, key=len)
+
+    @host
+    def pages(x):
+        return Pages([x + " one", x + " and two"])
+
+    assert "its origin cannot be told" in refusal(lambda x: show(pages(x).longest))
+
+
 def test_a_computed_result_is_refused():
     message = refusal(lambda x: draft(x) + "!", follow_path=True)
     assert "the output 'result'" in message
