@@ -189,7 +189,9 @@ def table(rows: Iterable[Row]) -> str:
     lines = [header, *(row.cells for row in rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
     texts = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
         for line in lines
     ]
     texts.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")

@@ -81,6 +81,16 @@ def chain(first: Any, follow: Any) -> xcs.XCSGraph:
     return graph
 
 
+def jax_loop() -> jax.Array:
+    """The same by hand: each step jitted alone."""
+    first = jax.jit(lambda: jnp.zeros(ELEMENTS, jnp.float32))
+    follow = jax.jit(lambda x: x + 1)
+    x = first()
+    for _ in range(1, LENGTH):
+        x = follow(x)
+    return x
+
+
 def resident() -> int:
     import psutil
 
@@ -117,12 +127,18 @@ def peak(kind: str, scheduler: str) -> tuple[float, float]:
     """Returns the most arrays alive at once (0: not counted), and the peak of the process."""
     living = Living()
     graph, options = (host_chain if kind == "host" else jax_chain)(living)
+
+    def run() -> Any:
+        if scheduler == "by hand":
+            return jax_loop()
+        result = xcs.execute_graph(graph, options=options, scheduler=scheduler)
+        return result[f"n{LENGTH - 1}"]
+
     if kind == "jax":
-        xcs.execute_graph(graph, options=options, scheduler=scheduler)  # compiles
+        jax.block_until_ready(run())  # compiles
     time.sleep(0.1)
     with Watch() as watch:
-        result = xcs.execute_graph(graph, options=options, scheduler=scheduler)
-        last = jax.block_until_ready(result[f"n{LENGTH - 1}"])
+        last = jax.block_until_ready(run())
     assert float(last[0]) == LENGTH - 1
     return living.peak, watch.arrays
 
@@ -138,9 +154,13 @@ def in_new_process(kind: str, scheduler: str) -> tuple[float, float]:
 
 def rows(quick: bool = False) -> Iterator[Row]:
     del quick
-    for kind in ("host", "jax"):
-        for scheduler in ("sequential", "parallel"):
+    for kind, schedulers in (
+        ("host", ("sequential", "parallel")),
+        ("jax", ("sequential", "parallel", "by hand")),
+    ):
+        for scheduler in schedulers:
             alive, arrays = in_new_process(kind, scheduler)
             what = f"chain of {LENGTH} arrays of {MEGABYTES} MB, {kind} operators, {scheduler}"
             detail = f"alive at once: {alive:.0f}" if alive else ""
-            yield Row(f"{what}: peak", arrays, BAR, unit="arrays", detail=detail)
+            bar = None if scheduler == "by hand" else BAR
+            yield Row(f"{what}: peak", arrays, bar, unit="arrays", detail=detail)

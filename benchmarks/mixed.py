@@ -80,7 +80,9 @@ def in_new_process(name: str, repeats: int) -> float:
     """The median of a function of this module, each time in a new process."""
     command = f"from benchmarks import mixed; print(mixed.{name}())"
     found = [
-        float(subprocess.run([sys.executable, "-c", command], capture_output=True, check=True).stdout)
+        float(
+            subprocess.run([sys.executable, "-c", command], capture_output=True, check=True).stdout
+        )
         for _ in range(repeats)
     ]
     return float(np.median(found))

@@ -94,6 +94,8 @@ class OutputType:
 
     def __init__(self, kind: Any, spec: type | None = None) -> None:
         self.kind, self.spec = kind, spec
+        self.leaves: list[Any]
+        self.structure: Any
         self.leaves, self.structure = jax.tree.flatten(_template(kind))
         self._trivial = kind is HOST and spec is None
 
@@ -117,7 +119,7 @@ class OutputType:
     def split(self, value: Any, operator: str) -> list[Any]:
         """Returns the leaves of a checked value, numbers and arrays as numpy arrays."""
         try:
-            leaves = self.structure.flatten_up_to(value)  # type: ignore[attr-defined]
+            leaves = self.structure.flatten_up_to(value)
         except ValueError as error:
             raise _not_the_declared_class(operator, self.kind, value) from error
         return [

@@ -1,4 +1,4 @@
-"""A value inside the structure of a tree: JAX compares and hashes it, and never computes with it."""
+"""A value in the structure of a tree: JAX compares and hashes it, and never computes with it."""
 
 from __future__ import annotations
 

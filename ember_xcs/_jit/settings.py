@@ -66,7 +66,7 @@ def jit_settings(**given: Any) -> JITSettings:
     unknown = given.keys() - JITSettings.model_fields.keys()
     if unknown:
         raise OptionsError(
-            f"jit has no setting {sorted(unknown)[0]!r}; its settings are "
+            f"jit has no setting {min(unknown)!r}; its settings are "
             f"{', '.join(JITSettings.model_fields)}."
         )
     for name in ("static_argnames", "static_argnums", "donate_argnums", "disable_strategies"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from ember_xcs._core.plumbing import Pack, Pick
-from ember_xcs._graph import XCSGraph
 from ember_xcs._lower.node_calls import NodeCall
 from ember_xcs._lower.region import Region, RegionStep
+
+if TYPE_CHECKING:
+    from ember_xcs._graph import XCSGraph
 
 __all__ = ["compute_pure", "is_pure"]
 
@@ -28,6 +30,6 @@ def compute_pure(graph: XCSGraph, inputs: Mapping[str, Any]) -> dict[str, Any]:
     ports = graph.outputs
     computed = {name: (p.node_id, p.field) for name, p in ports.items() if p.node_id is not None}
     region = Region(steps, list(computed.values()))
-    values = region.compute(*(inputs[str(name)] for _, name in region.sources))
+    values = region.compute([inputs[str(name)] for _, name in region.sources])
     passed = {n: inputs[str(p.field)] for n, p in ports.items() if p.node_id is None}
     return {**passed, **dict(zip(computed, values, strict=True))}

@@ -119,21 +119,21 @@ class Region:
         if structure not in self._structures:
             if len(self._structures) >= _MOST_STRUCTURES or not are_constants(values):
                 self.python_calls += 1
-                results = self._results(values)
+                results = self.compute(values)
                 return results[0] if len(results) == 1 else tuple(results)
             self._structures.add(structure)
         return from_static(self._jitted(*static))
 
     def _computed(self, *values: Any) -> Any:
         """What is compiled."""
-        results = self._results(from_static(values))
+        results = self.compute(from_static(values))
         if not all_arrays(results):
             self._returns_statics = True
             results = list(map(to_static, results))
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _results(self, values: Sequence[Any]) -> list[Any]:
-        """Runs each step in turn: under JAX's tracing, or as plain Python."""
+    def compute(self, values: Sequence[Any]) -> list[Any]:
+        """Returns the values of the outputs, step by step: under JAX's tracing, or as plain Python."""
         values = [from_bits(v) if k in self.host_inputs else v for k, v in enumerate(values)]
         known: dict[Source, Any] = dict(zip(self.sources, values, strict=True))
         with calls.recording(None):

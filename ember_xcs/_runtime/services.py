@@ -9,14 +9,16 @@ import asyncio
 import contextvars
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from ember_xcs._core.calls import register_coroutine_runner, register_graph_runner
 from ember_xcs._core.options import resolve_options
-from ember_xcs._graph import XCSGraph
 from ember_xcs._lower.lower import lower
 from ember_xcs._runtime.io_loop import io_loop
 from ember_xcs._runtime.supervise import execute_plan
+
+if TYPE_CHECKING:
+    from ember_xcs._graph import XCSGraph
 
 __all__ = ["run_coroutine", "run_graph"]
 

@@ -79,6 +79,8 @@ def staged_control(function: Callable[..., Any], *operands: Any) -> Any:
         function: Calls one function of ``jax.lax`` with the operands.
         operands: Trees of arrays, numbers, host values and objects.
     """
+    leaves: list[Any]
+    structure: Any
     leaves, structure = jax.tree.flatten(lifted(operands))
     results: list[Any] = []
 

@@ -269,7 +269,7 @@ def work_of(equation: Any) -> float:
         shape = equation.invars[0].aval.shape
         work *= 2 * math.prod(shape[axis] for axis in contracted)
     inner = sum(work_of(e) for j in jex_core.jaxprs_in_params(equation.params) for e in j.eqns)
-    return work + inner * equation.params.get("length", 1)
+    return work + inner * float(equation.params.get("length", 1))
 
 
 def _is_variable(atom: Any) -> bool:

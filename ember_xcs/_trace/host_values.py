@@ -53,7 +53,8 @@ _IMPL = define_prng_impl(
 
 def from_bits(bits: Any) -> jax.Array:
     """Returns handles, from integers of shape ``(*shape, 1)``."""
-    return jax.random.wrap_key_data(bits, impl=_IMPL)
+    handles: jax.Array = jax.random.wrap_key_data(bits, impl=_IMPL)
+    return handles
 
 
 def to_bits(handles: jax.Array) -> jax.Array:
@@ -174,7 +175,7 @@ class HostValue:
             _raise("iteration over a host value", "loop over it in a @host function")
         return (self[k] for k in range(self.shape[0]))
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> NoReturn:  # noqa: PLE0304
         """Raises: the value is not known while staging."""
         _raise("the truth of a host value", "let a @host function return bool, and choose with "
                "jnp.where, xcs.cond or xcs.while_loop")  # fmt: skip
@@ -182,7 +183,7 @@ class HostValue:
     def __repr__(self) -> str:
         return f"HostValue{list(self.shape)}"
 
-    def __str__(self) -> str:
+    def __str__(self) -> NoReturn:  # noqa: PLE0307
         _raise("str() of a host value", "build text with xcs.Template or in a @host function")
 
     def __format__(self, spec: str) -> str:

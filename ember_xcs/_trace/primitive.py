@@ -24,7 +24,7 @@ import jax.extend.core as jex_core
 import jax.numpy as jnp
 from jax.interpreters import ad, batching, mlir
 
-from ember_xcs._trace.host_values import host_aval
+from ember_xcs._trace.host_values import host_aval, is_host_dtype
 from ember_xcs.errors import TracingError
 
 if TYPE_CHECKING:
@@ -96,7 +96,6 @@ def bind_call(site: CallSite, operands: Sequence[Any]) -> list[Any]:
     return operator_call_p.bind(*operands, site=site, batch=(), mapped=unmapped, inner=0)  # type: ignore[no-any-return]
 
 
-@operator_call_p.def_abstract_eval
 def _abstract(
     *_operands: Any, site: CallSite, batch: tuple[int, ...], **_params: Any
 ) -> list[jax.core.ShapedArray]:
@@ -105,12 +104,11 @@ def _abstract(
 
 def _batched_aval(aval: Any, batch: tuple[int, ...]) -> jax.core.ShapedArray:
     shape = (*batch, *aval.shape)
-    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended):
+    if is_host_dtype(aval.dtype):
         return host_aval(shape)
     return jax.core.ShapedArray(shape, aval.dtype)
 
 
-@operator_call_p.def_impl
 def _run_without_graph(*_operands: Any, site: CallSite, **_params: Any) -> NoReturn:
     raise TracingError(
         f"host operator {site.operator.name!r} was called under a JAX transformation "
@@ -163,6 +161,8 @@ def _lower(_context: Any, *_operands: Any, site: CallSite, **_params: Any) -> No
     )
 
 
+operator_call_p.def_abstract_eval(_abstract)
+operator_call_p.def_impl(_run_without_graph)
 batching.primitive_batchers[operator_call_p] = _batch
 ad.primitive_jvps[operator_call_p] = _jvp
 mlir.register_lowering(operator_call_p, _lower)

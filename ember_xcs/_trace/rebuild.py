@@ -33,5 +33,5 @@ def rebuild_arguments(
     if site.raw:
         return site.operator, tuple(operands), {}
     operator, arguments = rebuild_by_parameter(site, operands)
-    bound = inspect.BoundArguments(site.parameters, arguments)  # type: ignore[arg-type]
+    bound = inspect.BoundArguments(site.parameters, arguments)
     return operator, bound.args, bound.kwargs

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -87,7 +88,10 @@ def call_site(
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(operator))
     tree = (operator if traced else None, arguments)
     paths, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_operand)
-    operands, positions, constants, labels = [], [], [], []
+    operands: list[Any] = []
+    positions: list[int | None] = []
+    constants: list[Any] = []
+    labels: list[str] = []
     for path, leaf in paths:
         if isinstance(leaf, HostValue):
             leaf = leaf.array  # noqa: PLW2901
@@ -128,8 +132,12 @@ def _output_aval(kind: Any) -> jax.core.ShapedArray:
     return jax.core.ShapedArray(kind.struct.shape, kind.struct.dtype)
 
 
+_TRACER_TEXT = re.compile(rf"{MARK}|\w*Tracer(?:<[^>]*>)?\([a-z]+\d*\[")
+"""What JAX's abstract values look like when text is made of them."""
+
+
 def _check_no_tracer_text(operator: Operator, path: Any, leaf: Any) -> None:
-    if isinstance(leaf, str) and (MARK in leaf or "Tracer(" in leaf):
+    if isinstance(leaf, str) and _TRACER_TEXT.search(leaf):
         raise TracingError(
             f"argument {_label(path)!r} of operator {operator.name!r} is text made of a value "
             "that is not known while staging (it would read 'JitTracer(...)'). Build the text with "
@@ -138,7 +146,7 @@ def _check_no_tracer_text(operator: Operator, path: Any, leaf: Any) -> None:
         )
 
 
-def _label(path: Sequence[Any]) -> str:
+def _label(path: tuple[Any, ...]) -> str:
     """The path of a leaf of ``(operator, arguments)``: ``query``, ``drafts[0]``."""
     if path[0].idx == 0:
         return "self" + jax.tree_util.keystr(path[1:])
@@ -146,7 +154,7 @@ def _label(path: Sequence[Any]) -> str:
     return name + jax.tree_util.keystr(path[2:])
 
 
-def _output_label(path: Sequence[Any]) -> str:
+def _output_label(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".") or "output"
 
 
@@ -167,7 +175,7 @@ def _with_vjp(bind: Callable[..., Any], vjp: Callable[..., Any]) -> Callable[...
             return _cotangents(site, vjp, operands, results, cotangents)
 
         call.defvjp(forward, backward)
-        return call(*operands)  # type: ignore[no-any-return]
+        return list(call(*operands))
 
     return bind_with_vjp
 
@@ -176,7 +184,7 @@ def _cotangents(
     site: CallSite, vjp: Callable[..., Any], operands: Any, results: Any, cotangents: Any
 ) -> tuple[Any, ...]:
     """Returns the cotangent of each operand, from those the operator gives by parameter."""
-    rebuild = site.operator.output_type.structure.unflatten
+    rebuild: Callable[..., Any] = site.operator.output_type.structure.unflatten
     _, arguments = rebuild_by_parameter(site, [wrap(x) for x in operands])
     given = vjp(arguments, rebuild([wrap(r) for r in results]), rebuild(list(cotangents)))
     if not isinstance(given, Mapping) or given.keys() - arguments.keys():
@@ -253,7 +261,9 @@ def stage_function(
         args, kwargs = structure.unflatten([_argument(t) for t in tracers])
         result = function(*args, **kwargs)
         result_leaves, result_structure = jax.tree.flatten(result, is_leaf=_is_host_value)
-        outputs, positions, constants = [], [], []
+        outputs: list[Any] = []
+        positions: list[int | None] = []
+        constants: list[Any] = []
         for leaf in result_leaves:
             if isinstance(leaf, HostValue | jax.Array | np.ndarray):
                 positions.append(len(outputs))

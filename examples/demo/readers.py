@@ -128,9 +128,12 @@ class Contrast(Reader):
         found = self._SIDES.search(quote_code(question))
         if not found:
             return
-        sides = [side for side in found.groups() if side]
+        side, other = (words for words in found.groups() if words)
         lines = _document_subjects(self.library, passage.document)
-        scored = [[self._about(*pair, line) for line in lines] for pair in (sides, sides[::-1])]
+        scored = [
+            [self._about(side, other, line) for line in lines],
+            [self._about(other, side, line) for line in lines],
+        ]
         best = [max(range(len(lines)), key=scores.__getitem__) for scores in scored]
         sure = min(scores[k] for scores, k in zip(scored, best, strict=True))
         if best[0] != best[1] and sure > 0:

@@ -22,8 +22,9 @@ def print_heading(title: str) -> None:
 
 def print_text(text: str, indent: str = "  ") -> None:
     """Prints paragraphs wrapped, and code and grammar as they are written."""
-    for block in text.split("\n\n"):
+    for number, block in enumerate(text.split("\n\n")):
         verbatim = block.startswith(" ")
+        print("\n" * bool(number), end="")
         print(textwrap.indent(block, indent) if verbatim else _wrapped(block, indent))
 
 

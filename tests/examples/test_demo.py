@@ -1,22 +1,19 @@
 """The demo: what it finds, that its three forms agree, and what it prints."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
+import time
 
 import numpy as np
 import pytest
 
 from examples.demo import numeric
+from examples.demo.__main__ import main
 from examples.demo.corpus import load_passages
 from examples.demo.library import Library, load_library
 from examples.demo.program import Answer, Program, ask, make_program
 from examples.demo.readers import READERS
 from examples.demo.report import LEAST_SCORE
 from examples.demo.text import question_terms, quote_code, terms
-
-ROOT = Path(__file__).parent.parent.parent
 
 # The question, the document that answers it, and a part of the answer.
 KNOWN = [
@@ -141,8 +138,6 @@ def test_a_batch_gives_what_each_question_gives_alone(program: Program) -> None:
 
 def test_waiting_readers_wait_together(library: Library) -> None:
     """24 calls of 0.2 seconds: together they take about 0.2, one after another 4.8."""
-    import time
-
     slow = make_program(library, latency_seconds=0.2)
     slow.one(QUESTIONS[0])
     start = time.perf_counter()
@@ -150,14 +145,9 @@ def test_waiting_readers_wait_together(library: Library) -> None:
     assert time.perf_counter() - start < len(READERS) * 4 * 0.2 / 2
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "examples.demo", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_the_command_answers_and_shows_how() -> None:
-    run = _run("--latency", "0", "What does pass do?", "How do I make pizza?")
-    assert run.returncode == 0, run.stderr
+def test_the_command_answers_and_shows_how(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--latency", "0", "What does pass do?", "How do I make pizza?"])
+    printed = capsys.readouterr().out
     for part in (
         "no latency is simulated",
         "? What does pass do?",
@@ -166,18 +156,24 @@ def test_the_command_answers_and_shows_how() -> None:
         "No answer found",
         "XCSGraph 'answer': 1",
         "relevance_shortlist: relevance + shortlist;",
-        "x 24",
+        "embed_draft          x 24",
         "sequential",
-        "2 questions by vmap",
+        "2 questions by vmap, no latency",
     ):
-        assert part in run.stdout
-    assert max(map(len, run.stdout.splitlines())) <= 100
+        assert part in printed
+    assert max(map(len, printed.splitlines())) <= 100
 
 
-def test_the_command_lists_the_documents() -> None:
-    run = _run("--list")
-    assert run.returncode == 0
-    assert "lambda" in run.stdout
+def test_the_command_says_which_latency_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--latency", "0.01", "What does pass do?"])
+    printed = capsys.readouterr().out
+    assert "Simulated latency: each call of a reader waits 10 ms" in printed
+    assert "one question, 10 ms of simulated latency" in printed
+
+
+def test_the_command_lists_the_documents(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--list"])
+    assert "lambda" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -189,8 +185,9 @@ def test_the_command_lists_the_documents() -> None:
     ],
 )
 def test_the_command_says_what_is_wrong_with_its_arguments(
-    arguments: list[str], complaint: str
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = _run(*arguments)
-    assert run.returncode == 2
-    assert complaint in run.stderr
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert complaint in capsys.readouterr().err

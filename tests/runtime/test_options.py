@@ -66,7 +66,11 @@ def test_precedence_is_argument_inner_outer_set_default() -> None:
     with execution_options(max_workers=2, timeout_seconds=5):
         with execution_options(max_workers=3):
             options = resolve_options({"on_error": "continue"})
-            assert (options.max_workers, options.timeout_seconds, options.collect_metrics) == (3, 5, True)
+            assert (options.max_workers, options.timeout_seconds, options.collect_metrics) == (
+                3,
+                5,
+                True,
+            )
             assert options.on_error == "continue"
             assert resolve_options(ExecutionOptions(max_workers=4)).max_workers == 4
             assert resolve_options(ExecutionOptions(max_workers=4)).timeout_seconds == 5
@@ -79,7 +83,10 @@ def test_precedence_is_argument_inner_outer_set_default() -> None:
 def test_setting_within_a_block_does_not_override_the_block() -> None:
     with execution_options(max_workers=2):
         set_execution_options(max_workers=9, trace_execution=True)
-        assert (get_execution_options().max_workers, get_execution_options().trace_execution) == (2, True)
+        assert (get_execution_options().max_workers, get_execution_options().trace_execution) == (
+            2,
+            True,
+        )
     assert get_execution_options().max_workers == 9
 
 
