@@ -55,5 +55,5 @@ def run_graph(graph: XCSGraph, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
     return execute_plan(plan, [inputs[name] for name in plan.inputs], options).results
 
 
-register_coroutine_runner(run_coroutine)
+register_coroutine_runner(run_coroutine, io_loop.is_current)
 register_graph_runner(run_graph)

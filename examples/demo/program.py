@@ -85,8 +85,62 @@ def make_program(library: Library, latency_seconds: float = 0.0) -> Program:
         library: What the answers are from.
         latency_seconds: How long each call of a reader waits, in seconds.
     """
-    vector = jax.ShapeDtypeStruct(library.rarity.shape, jnp.float32)
+    host = _host_operators(library)
     readers = [reader(library, latency_seconds) for reader in READERS]
+
+    def answer(question: str) -> Answer:
+        query = host.embed_question(question)
+        scores = _relevance(library, query)
+        candidates = numeric.shortlist(scores, CANDIDATES)
+        passages = jax.vmap(host.fetch)(candidates)
+        focus = jax.vmap(host.focus, in_axes=(None, 0))(question, passages)
+        fit = numeric.rerank(scores[candidates], focus)
+        best = numeric.shortlist(fit, READ)
+        chosen = jax.tree.map(lambda field: field[best], passages)  # host values, by numbers
+
+        drafted = [jax.vmap(reader, in_axes=(None, 0))(question, chosen) for reader in readers]
+        drafts = jax.tree.map(lambda *parts: jnp.concatenate(parts), *drafted)
+        said = jax.vmap(host.embed_draft)(drafts.text, drafts.source)
+        fits = jnp.tile(fit[best], len(readers))
+        score, share = numeric.judge(library.rarity, query, said, drafts.confidence, fits)
+        winner = jnp.argmax(score)
+        draft = jax.tree.map(lambda field: field[winner], drafts)
+        return Answer(draft, winner // READ, score[winner], share[winner])
+
+    def answers(questions: Sequence[str]) -> Answer:
+        return jax.vmap(answer)(jnp.stack(questions))
+
+    def answer_sequentially(question: str) -> Answer:
+        query = host.embed_question(question)
+        scores = _relevance(library, query)
+        candidates = numeric.shortlist(scores, CANDIDATES)
+        passages = [host.fetch(int(index)) for index in candidates]
+        focus = jnp.array([host.focus(question, passage) for passage in passages])
+        fit = numeric.rerank(scores[candidates], focus)
+        best = numeric.shortlist(fit, READ)
+        chosen = [passages[int(position)] for position in best]
+
+        drafts = [reader(question, passage) for reader in readers for passage in chosen]
+        said = jnp.stack([host.embed_draft(draft.text, draft.source) for draft in drafts])
+        confidence = jnp.array([draft.confidence for draft in drafts])
+        fits = jnp.tile(fit[best], len(readers))
+        score, share = numeric.judge(library.rarity, query, said, confidence, fits)
+        winner = jnp.argmax(score)
+        return Answer(drafts[int(winner)], winner // READ, score[winner], share[winner])
+
+    return Program(xcs.jit.trace(answer), xcs.jit.trace(answers), answer_sequentially)
+
+
+class _HostOperators(NamedTuple):
+    embed_question: Any
+    embed_draft: Any
+    fetch: Any
+    focus: Any
+
+
+def _host_operators(library: Library) -> _HostOperators:
+    """Returns the host operators that look things up in a library."""
+    vector = jax.ShapeDtypeStruct(library.rarity.shape, jnp.float32)
 
     @xcs.host(out=vector, deterministic=True)
     def embed_question(question: str) -> np.ndarray:
@@ -109,46 +163,8 @@ def make_program(library: Library, latency_seconds: float = 0.0) -> Program:
         headed = max((library.coverage(asked, line + above) for line in lines), default=0.0)
         return (alone + headed) / 2
 
-    def relevance(query: jax.Array) -> jax.Array:
-        return numeric.relevance(library.bm25, library.titles, library.lead, library.rarity, query)
+    return _HostOperators(embed_question, embed_draft, fetch, focus)
 
-    def answer(question: str) -> Answer:
-        query = embed_question(question)
-        scores = relevance(query)
-        candidates = numeric.shortlist(scores, CANDIDATES)
-        passages = jax.vmap(fetch)(candidates)
-        fit = numeric.rerank(scores[candidates], jax.vmap(focus, (None, 0))(question, passages))
-        best = numeric.shortlist(fit, READ)
-        chosen = jax.tree.map(lambda field: field[best], passages)  # host values, by numbers
 
-        drafted = [jax.vmap(reader, in_axes=(None, 0))(question, chosen) for reader in readers]
-        drafts = jax.tree.map(lambda *parts: jnp.concatenate(parts), *drafted)
-        said = jax.vmap(embed_draft)(drafts.text, drafts.source)
-        fits = jnp.tile(fit[best], len(readers))
-        score, share = numeric.judge(library.rarity, query, said, drafts.confidence, fits)
-        winner = jnp.argmax(score)
-        draft = jax.tree.map(lambda field: field[winner], drafts)
-        return Answer(draft, winner // READ, score[winner], share[winner])
-
-    def answers(questions: Sequence[str]) -> Answer:
-        return jax.vmap(answer)(jnp.stack(questions))
-
-    def answer_sequentially(question: str) -> Answer:
-        query = embed_question(question)
-        scores = relevance(query)
-        candidates = numeric.shortlist(scores, CANDIDATES)
-        passages = [fetch(int(index)) for index in candidates]
-        focused = jnp.array([focus(question, passage) for passage in passages])
-        fit = numeric.rerank(scores[candidates], focused)
-        best = numeric.shortlist(fit, READ)
-        chosen = [passages[int(position)] for position in best]
-
-        drafts = [reader(question, passage) for reader in readers for passage in chosen]
-        said = jnp.stack([embed_draft(draft.text, draft.source) for draft in drafts])
-        confidence = jnp.array([draft.confidence for draft in drafts])
-        fits = jnp.tile(fit[best], len(readers))
-        score, share = numeric.judge(library.rarity, query, said, confidence, fits)
-        winner = jnp.argmax(score)
-        return Answer(drafts[int(winner)], winner // READ, score[winner], share[winner])
-
-    return Program(xcs.jit.trace(answer), xcs.jit.trace(answers), answer_sequentially)
+def _relevance(library: Library, query: jax.Array) -> Any:
+    return numeric.relevance(library.bm25, library.titles, library.lead, library.rarity, query)

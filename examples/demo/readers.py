@@ -182,7 +182,7 @@ class ShowCode(Reader):
 READERS: tuple[type[Reader], ...] = (Quote, Define, ExplainEntry, Contrast, QuoteGrammar, ShowCode)
 
 _VERB = re.compile(
-    r"\s(?:is|are|yields?|causes?|creates?|returns?|denotes?|represents?|specif(?:y|ies)|defines?|"
+    r"\s(?:is|are|yields?|causes?|creates?|returns?|denotes?|represents?|specify|specifies|defines?|"
     r"allows?|tests?|refers?|evaluates?|binds?|contains?|terminates?|continues?|means?|may only|"
     r"can be|provides?|compares?|executes?|has|have|raises?|suspends?|signals?|supports?)\s"
 )

@@ -121,12 +121,10 @@ class Times:
 
 def print_times(rows: Iterable[Times]) -> None:
     """Prints times side by side, and how many times faster the staged function was."""
-    print(f"  {'':<44}{'calls':>6}{'sequential':>14}{'staged':>12}")
+    print(f"  {'':<48}{'calls':>5}{'sequential':>13}{'staged':>11}")
     for row in rows:
         ratio = f"{row.sequential / row.staged:8.1f} x"
-        print(
-            f"  {row.what:<44}{row.calls:>6}{row.sequential:>12.3f} s{row.staged:>10.3f} s{ratio}"
-        )
+        print(f"  {row.what:<48}{row.calls:>5}{row.sequential:>11.3f} s{row.staged:>9.3f} s{ratio}")
 
 
 def print_columns(names: Iterable[str]) -> None:
