@@ -27,6 +27,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
+import jax
+
+from ember_xcs._lower.plan import TaskKind
 from ember_xcs._runtime import timeline as timelines
 from ember_xcs._runtime.dispatch import Controller, Dispatch
 from ember_xcs._runtime.failures import node_error
@@ -447,10 +450,13 @@ class Run:
         )
 
     def _timed(self, rank: int, function: Callable[..., Any]) -> Callable[..., Any]:
+        is_region = self.layout.tasks[rank].kind is TaskKind.REGION  # JAX returns before it is done
+
         def timed(*arguments: Any) -> Any:
             start = time.perf_counter()
             try:
-                return function(*arguments)
+                result = function(*arguments)
+                return jax.block_until_ready(result) if is_region else result
             finally:
                 self.record(rank, None, threading.current_thread().name, start)
 

@@ -24,7 +24,7 @@ __all__ = ["flat_jaxpr", "inlined"]
 _CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _OPENED = frozenset(
     {"jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "remat2",
-     "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin"}
+     "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin", "eval_jaxpr"}
 )  # fmt: skip
 
 ControlRules = Mapping[str, Callable[[Any, Sequence[Any]], Sequence[Any]]]

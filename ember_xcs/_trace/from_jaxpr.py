@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,7 +28,8 @@ __all__ = ["HEAVY_WORK", "GraphProgram", "graph_from_jaxpr"]
 HEAVY_WORK = 1e7
 """Arithmetic operations from which on a program counts as heavy, a few milliseconds of one core."""
 
-InputRef = tuple[str, str]
+_INNERMOST = re.compile(r"^(?:\w+\()*(\w*)\)*$")
+"""What a scope is called without the transformations around it: ``vmap(jvp(score))`` is score."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,11 +255,9 @@ def _program(group: _Group, outvars: Sequence[Any]) -> NumericProgram:
 
 def _label(equations: Sequence[Any]) -> str:
     """The pure operators that the equations come from, or what they do."""
-    scopes = _distinct(str(e.source_info.name_stack).split("/")[0] for e in equations)
-    named = [scope for scope in scopes if scope and "(" not in scope]
-    if named:
-        return "+".join(named[:3])
-    return "numeric"
+    scopes = (str(e.source_info.name_stack).split("/")[0] for e in equations)
+    named = _distinct(filter(None, (_INNERMOST.sub(r"\1", scope) for scope in scopes)))
+    return "+".join(named[:3]) or "numeric"
 
 
 def work_of(equation: Any) -> float:

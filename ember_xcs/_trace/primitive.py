@@ -6,6 +6,8 @@ Its rules, one for each transformation:
 abstract       what the operator declares, with the batch axes in front
 batching       one more batch axis; an operand that is not batched is not fanned out
 jvp            a zero tangent (a declared ``vjp`` is put around the call when it is staged)
+checkpoint     its results are kept for the backward pass: a call is not made again for it
+dead code      stays: whether an unused call is made is not for JAX to say
 lowering       an error: inside a plain ``jax.jit`` there is nobody to run host code
 ============== ==================================================================================
 """
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import jax
 import jax.extend.core as jex_core
 import jax.numpy as jnp
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching, mlir, partial_eval
 
 from ember_xcs._trace.host_values import host_aval, is_host_dtype
 from ember_xcs.errors import TracingError
@@ -152,6 +154,26 @@ def _refuse_if_differentiated(tangents: Sequence[Any], message: str, site: CallS
         raise TracingError(message, site.line)
 
 
+def _keep_for_backward_pass(
+    _saveable: Any, unknown: Sequence[bool], is_instantiated: Sequence[bool], equation: Any
+) -> tuple[Any, Any, list[bool], list[bool], list[Any]]:
+    """Splits a ``checkpoint``: the call is in the forward pass alone, whatever the policy saves."""
+    count = len(equation.outvars)
+    if not any(unknown):
+        return equation, None, [False] * count, [False] * count, []
+    needed = [
+        atom
+        for atom, there in zip(equation.invars, is_instantiated, strict=True)
+        if not there and not isinstance(atom, jex_core.Literal)
+    ]
+    return None, equation, [True] * count, [True] * count, needed
+
+
+def _keep_though_unused(*arguments: Any) -> tuple[list[bool], Any]:
+    equation = arguments[-1]  # what comes before it differs between versions of JAX
+    return [True] * len(equation.invars), equation
+
+
 def _lower(_context: Any, *_operands: Any, site: CallSite, **_params: Any) -> NoReturn:
     raise TracingError(
         f"host operator {site.operator.name!r} was called inside jax.jit (or in an operator "
@@ -165,4 +187,6 @@ operator_call_p.def_abstract_eval(_abstract)
 operator_call_p.def_impl(_run_without_graph)
 batching.primitive_batchers[operator_call_p] = _batch
 ad.primitive_jvps[operator_call_p] = _jvp
+partial_eval.partial_eval_jaxpr_custom_rules[operator_call_p] = _keep_for_backward_pass
+partial_eval.dce_rules[operator_call_p] = _keep_though_unused
 mlir.register_lowering(operator_call_p, _lower)

@@ -63,7 +63,9 @@ def noting_host_calls() -> Iterator[list[str]]:
 
 def is_numeric(leaf: Any) -> bool:
     """Whether a leaf is something that JAX computes with."""
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex)
+    if isinstance(leaf, np.ndarray | np.generic):
+        return jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == np.bool_
+    return isinstance(leaf, jax.Array | bool | int | float | complex)
 
 
 def stage_call(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -95,10 +97,10 @@ def call_site(
     for path, leaf in paths:
         if isinstance(leaf, HostValue):
             leaf = leaf.array  # noqa: PLW2901
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+        if not isinstance(leaf, jax.Array):
             _check_no_tracer_text(operator, path, leaf)
             positions.append(None)
-            constants.append(leaf)
+            constants.append(leaf.copy() if isinstance(leaf, np.ndarray) else leaf)
             continue
         positions.append(len(operands))
         operands.append(leaf)
@@ -197,7 +199,40 @@ def _cotangents(
     for name, value in given.items():
         for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
             by_label[name + jax.tree_util.keystr(path)] = leaf
-    return tuple(by_label.get(label) for label in site.labels)
+    unknown = by_label.keys() - set(_argument_labels(arguments))
+    if unknown:
+        raise TracingError(
+            f"the vjp of operator {site.operator.name!r} returned a cotangent for "
+            f"{min(unknown)!r}, which is not one of its arguments "
+            f"({', '.join(_argument_labels(arguments))}). Return trees like the arguments.",
+            site.line,
+        )
+    return tuple(
+        _cotangent(site, label, by_label.get(label), operand)
+        for label, operand in zip(site.labels, operands, strict=True)
+    )
+
+
+def _argument_labels(arguments: Mapping[str, Any]) -> list[str]:
+    paths, _ = jax.tree_util.tree_flatten_with_path(arguments, is_leaf=_is_operand)
+    return [str(path[0].key) + jax.tree_util.keystr(path[1:]) for path, _ in paths]
+
+
+def _cotangent(site: CallSite, label: str, value: Any, operand: Any) -> Any:
+    """Returns one cotangent as JAX wants it; None where it is zero."""
+    if value is None:
+        return None
+    tangent = jax.typeof(operand).to_tangent_aval()
+    if tangent.dtype == jax.dtypes.float0:  # integers and host values have no gradient
+        return None
+    shape, dtype = jnp.shape(value), jnp.result_type(value)
+    if shape != tangent.shape or jnp.result_type(dtype, tangent.dtype) != tangent.dtype:
+        raise TracingError(
+            f"the vjp of operator {site.operator.name!r} returned {dtype}{list(shape)} for "
+            f"{label!r}, whose cotangent is {tangent.dtype}{list(tangent.shape)}. Return that.",
+            site.line,
+        )
+    return jnp.asarray(value, tangent.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
