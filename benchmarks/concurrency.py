@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -90,11 +91,22 @@ def blocking_calls(repeats: int) -> Iterator[Row]:
     against = "200 warm threads by hand"
     sides: dict[str, Callable[[], int]] = {**ways(read), against: by_hand}
     check(sides)
-    for state, before in (("warm", None), ("no thread yet", xcs.shutdown_pools)):
-        times = compare(repeats, sides, before=before)
-        for name in ways(read):
-            what = f"{COUNT} blocking calls of 50 ms, {name}, {state}"
-            yield ratio_row(what, times, name, against, BLOCKING_BAR)
+    times = compare(repeats, sides)
+    for name in ways(read):
+        what = f"{COUNT} blocking calls of 50 ms, {name}, warm"
+        yield ratio_row(what, times, name, against, BLOCKING_BAR)
+    new = f"{COUNT} new threads by hand"
+    times = compare(repeats, {**ways(read), new: new_threads}, before=xcs.shutdown_pools)
+    for name in ways(read):
+        yield ratio_row(f"{COUNT} blocking calls of 50 ms, {name}, no thread yet", times, name, new)
+
+
+def new_threads() -> None:
+    threads = [threading.Thread(target=time.sleep, args=(SECONDS,)) for _ in range(COUNT)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def check(sides: dict[str, Callable[[], int]]) -> None:

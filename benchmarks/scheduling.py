@@ -190,6 +190,24 @@ def graph_of(parents: Parents) -> xcs.XCSGraph:
     return graph
 
 
+def annotated_graph() -> xcs.XCSGraph:
+    """A chain of 1000 functions that declare what they take and return, and so are checked."""
+
+    def first() -> int:
+        return 1
+
+    def follow(a: int) -> int:
+        return 1
+
+    graph = xcs.XCSGraph("annotated")
+    node = graph.add_node(first)
+    for _ in range(999):
+        following = graph.add_node(follow)
+        graph.connect(node, following.inputs["a"])
+        node = following
+    return graph
+
+
 def dask_of(parents: Parents) -> Callable[[], Any]:
     """The graph in dask's own form, so that nothing is converted in the measured run."""
     from dask._task_spec import Task as DaskTask
@@ -248,6 +266,15 @@ def rows(quick: bool = False) -> Iterator[Row]:
             yield ratio_row(f"{name}, plan, {shape}", times, "plan", against, bar)
             yield ratio_row(f"{name}, execute_graph, {shape}", times, "graph", against, bar)
         yield from against_others(shape, parents, graph, 3 if quick else 9)
+    annotated, parents = annotated_graph(), chain()
+    sides = {
+        "graph": lambda: xcs.execute_graph(annotated, scheduler="sequential"),
+        "plain loop": functools.partial(plain_loop, parents, [noop] * len(parents)),
+    }
+    times = compare(7 if quick else 31, sides, warm=3)
+    yield ratio_row(
+        "sequential, execute_graph, chain 1000 of int -> int", times, "graph", "plain loop"
+    )
 
 
 def against_others(

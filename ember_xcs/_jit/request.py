@@ -12,6 +12,7 @@ import numpy as np
 
 from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._core.static import Static
+from ember_xcs._trace.dict_order import keeping_order
 from ember_xcs._trace.staging import is_numeric
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ class Request:
         self.target = target
         self.leaves: list[Any]
         self.structure: Any
-        self.leaves, self.structure = jax.tree.flatten(target.wrapped(args, kwargs))
+        args, kwargs = target.wrapped(args, kwargs)
+        named = {name: keeping_order(value) for name, value in kwargs.items()}
+        self.leaves, self.structure = jax.tree.flatten((keeping_order(args), named))
 
     @property
     def key(self) -> Hashable:

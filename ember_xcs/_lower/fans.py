@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ember_xcs._core.arguments import summary
 from ember_xcs.errors import OperatorOutputError
 
 if TYPE_CHECKING:
     from ember_xcs._core.operator import HostOperator
     from ember_xcs._trace.nodes import StagedCall
 
-__all__ = ["BatchFan", "CallFan", "fan_of", "start_batch", "start_call"]
+__all__ = ["BatchFan", "BoundCall", "CallFan", "fan_of", "start_batch", "start_call"]
 
 
-def start_call(operator: HostOperator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+class BoundCall(NamedTuple):
+    """An operator with the arguments of one call; it can be pickled if they can."""
+
+    operator: HostOperator
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def input_summary(self) -> str:
+        """Returns the types and shapes of the arguments, for messages."""
+        named = (f"{name}={summary(value)}" for name, value in self.kwargs.items())
+        return ", ".join([*map(summary, self.args), *named])
+
+
+def start_call(call: BoundCall) -> Any:
     """Returns the result of one call; a coroutine if it is async."""
-    return operator.start(args, kwargs)
+    return call.operator.start(call.args, call.kwargs)
 
 
 class CallFan:
@@ -28,9 +42,9 @@ class CallFan:
         self.call = call
 
     def split(self, values: tuple[Any, ...]) -> Sequence[tuple[Any, ...]]:
-        """Returns operator and arguments for each call."""
+        """Returns the calls."""
         _, operands = self.call.split(values)
-        return [self.call.arguments(row) for row in operands]
+        return [(BoundCall(*self.call.arguments(row)),) for row in operands]
 
     def join(self, values: tuple[Any, ...], results: Sequence[Any]) -> Any:
         """Returns the batched results."""
@@ -53,9 +67,9 @@ class BatchFan:
         self.call, self.size = call, size
 
     def split(self, values: tuple[Any, ...]) -> Sequence[tuple[Any, ...]]:
-        """Returns operator, arguments and count for each call of the batch end point."""
+        """Returns, for each call of the batch end point, the calls that it answers."""
         _, operands = self.call.split(values)
-        rows = [self.call.arguments(row) for row in operands]
+        rows = [BoundCall(*self.call.arguments(row)) for row in operands]
         size = self.size or max(len(rows), 1)
         return [(rows[k : k + size],) for k in range(0, len(rows), size)]
 
@@ -70,7 +84,7 @@ class BatchFan:
         return f"elements {index * size} to {index * size + size - 1}"
 
 
-def start_batch(rows: Sequence[tuple[HostOperator, tuple[Any, ...], dict[str, Any]]]) -> Any:
+def start_batch(rows: Sequence[BoundCall]) -> Any:
     """Returns the results of one call of a batch end point; a coroutine if it is async."""
     operator = rows[0][0]
     prepared = [op.prepared(args, kwargs) for op, args, kwargs in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ember_xcs._core.plumbing import Pack, Pick
 from ember_xcs._lower.node_calls import NodeCall

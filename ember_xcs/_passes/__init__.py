@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ember_xcs._passes.common_subexpressions import common_subexpressions
 from ember_xcs._passes.constant_folding import constant_folding
 from ember_xcs._passes.dead_nodes import dead_nodes
+from ember_xcs._passes.open_composites import open_composites
 from ember_xcs.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_PASSES", "PASSES", "optimize"]
 
 PASSES: dict[str, Callable[[XCSGraph], XCSGraph]] = {
+    "open_composites": open_composites,
     "dead_nodes": dead_nodes,
     "common_subexpressions": common_subexpressions,
     "constant_folding": constant_folding,

@@ -15,7 +15,9 @@ from ember_xcs._graph import (
     pick_field,
 )
 
-__all__ = ["rebuilt"]
+__all__ = ["add_edge", "emptied", "rebuilt", "same_port"]
+
+_NOTHING: Mapping[str, str] = {}
 
 
 def rebuilt(
@@ -33,9 +35,7 @@ def rebuilt(
         values: For dropped nodes that others read: the value that is read instead.
     """
     replaced, values = replaced or {}, values or {}
-    result = XCSGraph(graph.name)
-    for name, given in graph.declared_inputs.items():
-        result.input(name, given.default)
+    result = emptied(graph)
     for node in graph.nodes.values():
         if node.id not in dropped:
             constants = {**node.constants, **_folded(graph, node, values)}
@@ -49,14 +49,23 @@ def rebuilt(
     for node_id in result.nodes:
         for edge in graph.in_edges(node_id):
             if edge.source not in values:
-                _add_edge(result, edge, replaced)
+                add_edge(result, edge, replaced)
     result.set_outputs(
-        **{name: _same_port(result, port, replaced) for name, port in graph.outputs.items()}
+        **{name: same_port(result, port, replaced) for name, port in graph.outputs.items()}
     )
     return result
 
 
-def _same_port(graph: XCSGraph, port: OutputPort, replaced: Mapping[str, str]) -> Any:
+def emptied(graph: XCSGraph) -> XCSGraph:
+    """Returns a graph of the same name and declared inputs, without nodes."""
+    result = XCSGraph(graph.name)
+    for name, given in graph.declared_inputs.items():
+        result.input(name, given.default)
+    return result
+
+
+def same_port(graph: XCSGraph, port: OutputPort, replaced: Mapping[str, str] = _NOTHING) -> Any:
+    """Returns what a port of another graph is in this one."""
     if port.node_id is None:
         return graph.input(str(port.field))
     node = graph[replaced.get(port.node_id, port.node_id)]
@@ -78,7 +87,8 @@ def _folded(graph: XCSGraph, node: XCSNode, values: Mapping[str, Any]) -> dict[s
     return found
 
 
-def _add_edge(graph: XCSGraph, edge: Edge, replaced: Mapping[str, str]) -> None:
+def add_edge(graph: XCSGraph, edge: Edge, replaced: Mapping[str, str] = _NOTHING) -> None:
+    """Adds the edge of another graph."""
     target: Any = graph[edge.target]
     if edge.target_field is not None:
         target = target.inputs[edge.target_field]

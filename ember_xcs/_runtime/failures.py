@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ember_xcs._core.arguments import summary
+from ember_xcs._lower.plan import TaskKind
 from ember_xcs.errors import ExecutionTimeout, NodeExecutionError
 
 if TYPE_CHECKING:
     from ember_xcs._lower.plan import Task
 
-__all__ = ["call_timeout", "node_error", "summary"]
+__all__ = ["call_timeout", "node_error", "shortened"]
 
 
 def node_error(
@@ -24,9 +26,11 @@ def node_error(
         arguments: The values that it read.
         where: Which call of a fan it was; empty for a task of one call.
     """
+    if task.kind is TaskKind.REGION and isinstance(error, NodeExecutionError):
+        return error  # it names the node of the region that failed
     names = ", ".join(repr(node_id) for node_id in task.node_ids) or repr(task.operator)
     nodes = f"node {names}" if len(task.node_ids) < 2 else f"the region of nodes {names}"
-    inputs = ", ".join(map(summary, arguments))
+    inputs = ", ".join(map(_input_summary, arguments))
     failure = NodeExecutionError(
         f"{nodes} (operator {task.operator}) failed{f' at {where}' if where else ''}: "
         f"{type(error).__name__}: {error}\n  its inputs: {inputs or 'none'}",
@@ -51,15 +55,10 @@ def call_timeout(task: Task, abandoned: str = "") -> ExecutionTimeout:
     )
 
 
-def summary(value: Any) -> str:
-    """Returns the type of a value, and its shape or length; never its contents."""
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if isinstance(shape, tuple) and dtype is not None:
-        return f"{dtype}[{','.join(map(str, shape))}]"
-    name = type(value).__name__
-    if isinstance(value, str | bytes | list | tuple | dict | set | frozenset):
-        return f"{name} of {len(value)}"
-    return name
+def _input_summary(value: Any) -> str:
+    """What a call was given: bound calls of a fan say it themselves."""
+    described = getattr(value, "input_summary", None)
+    return str(described()) if described is not None else summary(value)
 
 
 def shortened(names: Iterable[str], limit: int = 5) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ember_xcs._core.calls import register_coroutine_runner, register_graph_runner
 from ember_xcs._core.options import resolve_options

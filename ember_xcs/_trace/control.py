@@ -27,9 +27,8 @@ from ember_xcs._core.operator_class import derived
 from ember_xcs._core.policy import HostPolicy
 from ember_xcs._trace.flatten import flat_jaxpr
 from ember_xcs._trace.from_jaxpr import GraphProgram, graph_from_jaxpr
-from ember_xcs._trace.host_values import is_host_dtype
 from ember_xcs._trace.lanes import Lanes, lane_axes, lanes_of_calls, reached
-from ember_xcs._trace.nodes import live_input
+from ember_xcs._trace.nodes import chosen, indexable, live_input, stacked
 from ember_xcs._trace.primitive import CallSite, bind_call, operator_call_p
 from ember_xcs._trace.user_line import user_line
 
@@ -160,7 +159,10 @@ class Loop(ControlOperator):
                 return carry
             masks = (*around, live) if self.lanes else around
             following = self.body([*of_body, *carry], masks)
-            carry = [_chosen(live, new, old) for new, old in zip(following, carry, strict=True)]
+            if live.all():  # also where there are no lanes
+                carry = following
+            else:
+                carry = [chosen(live, new, old) for new, old in zip(following, carry, strict=True)]
 
     def _live_at_first(self, around: Sequence[Any]) -> np.ndarray[Any, Any]:
         """The lanes that run in all loops around this one."""
@@ -208,15 +210,6 @@ class Loop(ControlOperator):
         axes = lane_axes(self.lanes, lanes.shape) if decides else None
         found = frozenset(of_condition | {first + k for k in carry})
         return Lanes(lanes.shape, found), Lanes(lanes.shape, frozenset(inputs)), axes, decides
-
-
-def _chosen(live: np.ndarray[Any, Any], new: Any, old: Any) -> Any:
-    """The new values of the live lanes, the old ones of the others."""
-    if live.all():  # also where there are no lanes
-        return new
-    new, old = np.asarray(new), np.asarray(old)
-    mask = live.reshape(live.shape + (1,) * (new.ndim - live.ndim))
-    return np.where(mask, new, old)
 
 
 class Branch(ControlOperator):
@@ -280,8 +273,7 @@ class Scan(ControlOperator):
         count = len(operands) - len(self.body.lanes)
         constants = operands[: self.constants]
         carry = list(operands[self.constants : self.constants + self.carried])
-        scanned = [np.asarray(x) if not isinstance(x, np.ndarray) else x
-                   for x in operands[self.constants + self.carried : count]]  # fmt: skip
+        scanned = [indexable(x) for x in operands[self.constants + self.carried : count]]
         collected: list[list[Any]] = [[] for _ in self.slices]
         steps = range(self.length)
         for step in reversed(steps) if self.reverse else steps:
@@ -293,7 +285,8 @@ class Scan(ControlOperator):
         if self.reverse:
             collected = [column[::-1] for column in collected]
         return carry + [
-            _stack(column, aval) for column, aval in zip(collected, self.slices, strict=True)
+            stacked(aval, (self.length,), list(np.ndindex(self.length)), column)
+            for column, aval in zip(collected, self.slices, strict=True)
         ]
 
     def can_be_within(self, lanes: Lanes) -> bool:
@@ -314,15 +307,6 @@ class Scan(ControlOperator):
             if following == found:
                 return Lanes(lanes.shape, found)
             found = following
-
-
-def _stack(values: Sequence[Any], aval: Any) -> np.ndarray[Any, Any]:
-    shape = (len(values), *aval.shape)
-    whole: np.ndarray[Any, Any]
-    whole = np.empty(shape, object) if is_host_dtype(aval.dtype) else np.empty(shape, aval.dtype)
-    for k, value in enumerate(values):
-        whole[k] = value
-    return whole
 
 
 def bind_control(
@@ -362,7 +346,7 @@ def _scan_rule(equation: Any, operands: Sequence[Any]) -> list[Any]:
 
 
 def _count_scanned(outside: Sequence[Any], inside: Sequence[Any]) -> int:
-    """How many variables of a scan lose their first axis inside: its names differ by JAX version."""
+    """How many variables of a scan lose an axis inside: its parameters differ between JAX's."""
     pairs = zip(outside, inside, strict=True)
     return sum(len(variable.aval.shape) > len(aval.shape) for variable, aval in pairs)
 

@@ -23,8 +23,8 @@ def as_tracing_error(error: Exception, name: str) -> TracingError:
     first = str(error).strip().splitlines()[0]
     return TracingError(
         f"{name!r} cannot be staged: while it was run with abstract values, JAX raised {what}: "
-        f"{first} Python control flow cannot depend on values then: use xcs.cond, xcs.while_loop or "
-        "jnp.where, declare the argument static (static_argnames), or take the code into a @host "
+        f"{first} Python control flow cannot depend on values then: use xcs.cond, "
+        "xcs.while_loop or jnp.where, declare the argument static (static_argnames), or take the code into a @host "
         "operator.",
         line_of(error),
     )

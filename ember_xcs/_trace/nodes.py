@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.extend.core as jex_core
+import jax.numpy as jnp
 import numpy as np
 
 from ember_xcs._core.operator import HostOperator, Kind, Operator
@@ -21,7 +22,15 @@ from ember_xcs._trace.rebuild import rebuild_arguments
 if TYPE_CHECKING:
     from ember_xcs._core.policy import HostPolicy
 
-__all__ = ["NumericProgram", "StagedCall", "live_input", "output_fields"]
+__all__ = [
+    "NumericProgram",
+    "StagedCall",
+    "chosen",
+    "indexable",
+    "live_input",
+    "output_fields",
+    "stacked",
+]
 
 
 def live_input(level: int) -> str:
@@ -215,7 +224,7 @@ class StagedCall(HostOperator):
     def split(self, values: Sequence[Any]) -> tuple[list[tuple[int, ...]], list[tuple[Any, ...]]]:
         """Returns the indices of the calls to be made, and the operands of each."""
         arrays = [
-            _indexable(v) if any(levels) else v
+            indexable(v) if any(levels) else v
             for v, levels in zip(values, self.mapped, strict=False)
         ]
         indices = self.indices(values)
@@ -233,28 +242,48 @@ class StagedCall(HostOperator):
         """Returns the batched results from those of the calls at ``indices``."""
         count = len(self.site.outputs)
         rows = [(r,) if count == 1 else r for r in results]
-        stacked = [
-            _stacked(aval, self.batch, indices, [row[k] for row in rows])
+        columns = [
+            stacked(aval, self.batch, indices, [row[k] for row in rows])
             for k, aval in enumerate(self.site.outputs)
         ]
-        return stacked[0] if count == 1 else tuple(stacked)
+        return columns[0] if count == 1 else tuple(columns)
 
     def __repr__(self) -> str:
         batch = f", batch={self.batch}" if self.batch else ""
         return f"StagedCall({self.name}{batch})"
 
 
-def _indexable(value: Any) -> Any:
-    return value if isinstance(value, np.ndarray) else np.asarray(value)
+def indexable(value: Any) -> Any:
+    """Returns a batch as something whose elements are taken by index: random keys as they are."""
+    return value if isinstance(value, np.ndarray) or _are_keys(value) else np.asarray(value)
 
 
-def _stacked(
-    aval: Any, batch: tuple[int, ...], indices: Sequence[tuple[int, ...]], values: list[Any]
-) -> np.ndarray[Any, Any]:
-    """An array of the whole batch; where no call was made it is zero, or None."""
-    host = is_host_dtype(aval.dtype)
+def _are_keys(value: Any) -> bool:
+    return isinstance(value, jax.Array) and _is_key_dtype(value.dtype)
+
+
+def _is_key_dtype(dtype: Any) -> bool:
+    return bool(jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)) and not is_host_dtype(dtype)
+
+
+def chosen(mask: np.ndarray[Any, Any], new: Any, old: Any) -> Any:
+    """Returns the elements of ``new`` where a mask of its leading axes holds, else of ``old``."""
+    new, old = indexable(new), indexable(old)
+    mask = mask.reshape(mask.shape + (1,) * (new.ndim - mask.ndim))
+    return jnp.where(mask, new, old) if _are_keys(new) else np.where(mask, new, old)
+
+
+def stacked(
+    aval: Any, batch: tuple[int, ...], indices: Sequence[tuple[int, ...]], values: Sequence[Any]
+) -> Any:
+    """Returns values as one array of the whole batch; where there is none it is zero, or None."""
     shape = (*batch, *aval.shape)
-    whole = np.empty(shape, object) if host else np.zeros(shape, aval.dtype)
+    if _is_key_dtype(aval.dtype):
+        keys = jnp.zeros(shape, aval.dtype)
+        places = tuple(np.array(indices, int).reshape(-1, len(batch)).T)
+        return keys.at[places].set(jnp.stack(values)) if len(values) else keys
+    whole: np.ndarray[Any, Any]
+    whole = np.empty(shape, object) if is_host_dtype(aval.dtype) else np.zeros(shape, aval.dtype)
     for index, value in zip(indices, values, strict=True):
         whole[index] = value
     return whole

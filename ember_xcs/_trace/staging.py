@@ -25,6 +25,7 @@ from ember_xcs._core import calls
 from ember_xcs._core.arguments import bind_arguments
 from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._core.outputs import HOST
+from ember_xcs._trace.dict_order import keeping_order
 from ember_xcs._trace.host_values import (
     HOST_DTYPE,
     MARK,
@@ -88,7 +89,8 @@ def call_site(
 ) -> tuple[CallSite, list[Any]]:
     """Returns the description of a call, and its operands."""
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(operator))
-    tree = (operator if traced else None, arguments)
+    ordered = {name: keeping_order(value) for name, value in arguments.items()}
+    tree = (operator if traced else None, ordered)
     paths, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_operand)
     operands: list[Any] = []
     positions: list[int | None] = []
@@ -225,10 +227,11 @@ def _cotangent(site: CallSite, label: str, value: Any, operand: Any) -> Any:
     tangent = jax.typeof(operand).to_tangent_aval()
     if tangent.dtype == jax.dtypes.float0:  # integers and host values have no gradient
         return None
-    shape, dtype = jnp.shape(value), jnp.result_type(value)
-    if shape != tangent.shape or jnp.result_type(dtype, tangent.dtype) != tangent.dtype:
+    shape = jnp.shape(value)
+    if shape != tangent.shape or jnp.result_type(value, tangent.dtype) != tangent.dtype:
         raise TracingError(
-            f"the vjp of operator {site.operator.name!r} returned {dtype}{list(shape)} for "
+            f"the vjp of operator {site.operator.name!r} returned "
+            f"{jnp.result_type(value)}{list(shape)} for "
             f"{label!r}, whose cotangent is {tangent.dtype}{list(tangent.shape)}. Return that.",
             site.line,
         )
@@ -294,7 +297,7 @@ def stage_function(
 
     def flat(*tracers: Any) -> list[Any]:
         args, kwargs = structure.unflatten([_argument(t) for t in tracers])
-        result = function(*args, **kwargs)
+        result = keeping_order(function(*args, **kwargs))
         result_leaves, result_structure = jax.tree.flatten(result, is_leaf=_is_host_value)
         outputs: list[Any] = []
         positions: list[int | None] = []

@@ -20,7 +20,7 @@ from ember_xcs._core.operator import Operator
 from ember_xcs._core.signature import record_fields
 from ember_xcs._trace.user_line import frame_line, is_foreign
 
-__all__ = ["Choice", "choice_in_block"]
+__all__ = ["Choice", "choice_in_block", "choice_in_function"]
 
 Choice = tuple[str, str]
 """What may choose, and the user's line."""
@@ -59,6 +59,11 @@ def choice_in_block(frame: FrameType, line: int, trusted: Any) -> Choice | None:
         return "code whose source cannot be found", frame_line(filename, line)
     names = {**frame.f_globals, **frame.f_locals}
     return _Reader(filename, names, trusted, ()).block(found[-1].body)
+
+
+def choice_in_function(function: Any) -> Choice | str | None:
+    """Returns what may choose in the body of a function or bound method, or None."""
+    return _Reader("", {}, object(), ()).within(function)
 
 
 def _module(filename: str) -> ast.Module:
@@ -149,13 +154,13 @@ class _Reader:
         called = self._value(call.func)
         name = ast.unparse(call.func)
         if isinstance(called, Operator):
-            return self._inside(called.forward) if called.kind == "composite" else None
+            return self.within(called.forward) if called.kind == "composite" else None
         if _is_one_of(called, _HARMLESS):
             return None
         if isinstance(called, type) and record_fields(called) is not None:
             return None
         if isinstance(called, types.FunctionType | types.MethodType):
-            return self._inside(called)
+            return self.within(called)
         if _is_one_of(called, _COUNTING) and self._is_static(call):
             return None
         return f"the call of {name}, which is no operator and may choose among values"
@@ -165,8 +170,8 @@ class _Reader:
         called = self._value(node.func) if isinstance(node, ast.Call) else None
         return getattr(called, "__self__", None) is self.trusted
 
-    def _inside(self, function: Any) -> str | Choice | None:
-        """What the body of a function may choose."""
+    def within(self, function: Any) -> str | Choice | None:
+        """Returns what the body of a function may choose."""
         plain = inspect.unwrap(getattr(function, "__func__", function))
         code = getattr(plain, "__code__", None)
         if code is None or code in self.inside or is_foreign(code.co_filename):

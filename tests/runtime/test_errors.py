@@ -28,7 +28,7 @@ def test_the_error_names_the_node_the_operator_and_the_shapes_of_its_inputs(sche
         execute_plan(plan, (np.zeros((3, 4), np.float32), "secret prompt"), scheduler=scheduler)
     error = caught.value
     assert (error.node_id, error.operator) == ("judge", "op_judge")
-    assert error.inputs == "float32[3,4], str of 13"
+    assert error.inputs == "float32[3, 4], str[13]"
     assert "secret" not in str(error)
     assert isinstance(error.__cause__, ValueError)
     assert "boom" in "".join(traceback.format_tb(error.__cause__.__traceback__))
