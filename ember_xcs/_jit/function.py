@@ -57,7 +57,7 @@ class JitFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what the function returns for these arguments."""
         numeric = self._numeric
-        if numeric is not None:
+        if numeric is not None and calls.current_recorder() is None:
             try:
                 result = numeric(*args, **kwargs)
             except (TypeError, TracingError):
@@ -165,6 +165,11 @@ class JitFunction:
         key = id(self._target)
         self._cache.discard(lambda entry: isinstance(entry, tuple) and entry[0] == key)
         self._target.jitted.clear_cache()
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether calls go straight to ``jax.jit``."""
+        return self._numeric is not None
 
     @property
     def strategy(self) -> str | None:

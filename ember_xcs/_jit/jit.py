@@ -126,6 +126,9 @@ def _compiled_class(cls: Any, settings: JITSettings, cache: JITCache | None) -> 
         )
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        function = self.__dict__.get("_xcs_jit")
+        if function is not None and function.is_numeric:  # the short way: JAX's own
+            return function(*args, **kwargs)
         if calls.current_recorder() is not None or under_jax_trace():
             return cls.__call__(self, *args, **kwargs)
         return compiled_instance(self, settings, cache)(*args, **kwargs)

@@ -124,9 +124,7 @@ class Request:
         self.target = target
         self.leaves: list[Any]
         self.structure: Any
-        args, kwargs = target.wrapped(args, kwargs)
-        named = {name: keeping_order(value) for name, value in kwargs.items()}
-        self.leaves, self.structure = jax.tree.flatten((keeping_order(args), named))
+        self.leaves, self.structure = jax.tree.flatten(_in_order(*target.wrapped(args, kwargs)))
 
     @property
     def key(self) -> Hashable:
@@ -155,6 +153,11 @@ class Request:
         paths, _ = jax.tree_util.tree_flatten_with_path(structure.unflatten(range(count)))
         names = list(self.target.parameters)
         return tuple(_label(path, names) for path, _ in paths)
+
+
+def _in_order(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Arguments whose dicts keep their order; that of the keywords themselves does not matter."""
+    return keeping_order(args), {name: keeping_order(value) for name, value in kwargs.items()}
 
 
 def _label(path: Sequence[Any], names: Sequence[str]) -> str:

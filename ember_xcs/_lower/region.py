@@ -69,7 +69,7 @@ class Region:
         self.host_outputs = frozenset(
             k
             for k, (node, field) in enumerate(outputs)
-            if field in _host(by_id[node], "host_outputs")
+            if node is not None and field in _host(by_id[node], "host_outputs")
         )
         self._jitted = jax.jit(self._computed)
         self._compiling = threading.Lock()
@@ -133,7 +133,7 @@ class Region:
         return results[0] if len(results) == 1 else tuple(results)
 
     def compute(self, values: Sequence[Any]) -> list[Any]:
-        """Returns the values of the outputs, step by step: under JAX's tracing, or as plain Python."""
+        """Returns the values of the outputs, step by step; JAX may be tracing."""
         values = [from_bits(v) if k in self.host_inputs else v for k, v in enumerate(values)]
         known: dict[Source, Any] = dict(zip(self.sources, values, strict=True))
         with calls.recording(None):

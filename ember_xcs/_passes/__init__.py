@@ -39,11 +39,13 @@ def optimize(graph: XCSGraph, passes: Iterable[str] = DEFAULT_PASSES) -> XCSGrap
     Raises:
         OptionsError: A name is not that of a pass.
     """
-    for name in passes:
+    names = tuple(passes)
+    for name in names:
         if name not in DEFAULT_PASSES:
             raise OptionsError(
                 f"there is no pass {name!r}; the passes are {', '.join(DEFAULT_PASSES)}."
             )
+    for name in names:
         if name in PASSES:
             graph = PASSES[name](graph)
     return graph

@@ -11,8 +11,6 @@ and so do pool threads, which come and go:
 - Coroutines are handed to the I/O loop by whoever finds them, all that are ready in one go.
   When one ends, the I/O loop itself starts what follows, if that is a coroutine or glue.
 
-What a dispatch is made of:
-
 ============  ================================================================================
 never changes ``run``, ``limit`` (but for adaptive ones), ``follow``, ``total``
 queue         a heap of the ranks that are ready; a fan is in it while calls of it may begin
@@ -348,12 +346,13 @@ class Dispatch:
             threads.submit(self._warm_up)
         return unit
 
-    def _hides_warmups(self, launches: list[Unit] | None, unit: Unit | None) -> bool:
+    def _hides_warmups(self, launches: list[Unit] | bool | None, unit: Unit | None) -> bool:
         """Whether all host calls that are ready have begun, and there are some; once."""
-        if self.queue or not (launches or (unit and self._modes[unit[0]] >= THREAD)):
-            return False
-        self._warms = False
-        return True
+        if unit:  # a fan that has yet to be opened is no call
+            mode, is_opened = self._modes[unit[0]], unit[1] is not None
+            launches = launches or (mode & ~FAN >= THREAD and (is_opened or not mode & FAN))
+        self._warms = bool(self.queue or not launches)
+        return not self._warms
 
     def _warm_up(self) -> None:
         """Compiles ahead of time what no run of the plan has compiled yet."""

@@ -199,7 +199,7 @@ def _cotangents(
         )
     by_label: dict[str, Any] = {}
     for name, value in given.items():
-        for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
+        for path, leaf in jax.tree_util.tree_flatten_with_path(keeping_order(value))[0]:
             by_label[name + jax.tree_util.keystr(path)] = leaf
     unknown = by_label.keys() - set(_argument_labels(arguments))
     if unknown:
@@ -216,7 +216,8 @@ def _cotangents(
 
 
 def _argument_labels(arguments: Mapping[str, Any]) -> list[str]:
-    paths, _ = jax.tree_util.tree_flatten_with_path(arguments, is_leaf=_is_operand)
+    ordered = {name: keeping_order(value) for name, value in arguments.items()}
+    paths, _ = jax.tree_util.tree_flatten_with_path(ordered, is_leaf=_is_operand)
     return [str(path[0].key) + jax.tree_util.keystr(path[1:]) for path, _ in paths]
 
 
