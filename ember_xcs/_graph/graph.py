@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
+from ember_xcs._core.collector import uncollected
 from ember_xcs._graph import editing, serialization
 from ember_xcs._graph.bindings import NodeBindings, bind_node
 from ember_xcs._graph.drawing import dot, mermaid, notebook, svg, text
@@ -73,9 +74,10 @@ class XCSGraph(GraphStructure):
         """
         node_id = self._id(node)
         known: dict[str, NodeBindings] = self._cached("bindings", dict)
-        if node_id not in known:
-            known[node_id] = bind_node(self, self._nodes[node_id])
-        return known[node_id]
+        found = known.get(node_id)
+        if found is None:
+            found = known[node_id] = bind_node(self, self._nodes[node_id])
+        return found
 
     def prepare_node_inputs(
         self,
@@ -112,8 +114,9 @@ class XCSGraph(GraphStructure):
 
     def _validated(self) -> bool:
         self.topological_sort()
-        for node_id in self._nodes:
-            self.bindings(node_id)
+        with uncollected(len(self)):
+            for node_id in self._nodes:
+                self.bindings(node_id)
         for port in self.outputs.values():
             if port.node is not None and port.field is not None:
                 check_output_field(port.node, port.field)

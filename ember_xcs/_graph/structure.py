@@ -345,6 +345,8 @@ class GraphStructure:
 
     def _id(self, node: NodeLike) -> str:
         """The id of a node of this graph, which need not be the graph that it was added to."""
+        if type(node) is str and node in self._nodes:  # the way that all internal work takes
+            return node
         node_id = node if isinstance(node, str) else getattr(node, "id", None)
         known = self._nodes.get(node_id) if isinstance(node_id, str) else None
         if known is None:
@@ -359,7 +361,8 @@ class GraphStructure:
         Raises:
             UnknownNodeError: When there is none.
         """
-        return self._nodes[self._id(node)]
+        found = self._nodes.get(node) if type(node) is str else None
+        return self._nodes[self._id(node)] if found is None else found
 
     def __contains__(self, node: object) -> bool:
         """Whether this is an id or a node of the graph."""

@@ -128,7 +128,7 @@ class JitFunction:
         return found
 
     def _key(self, request: Request) -> Hashable:
-        return id(self._target), request.key
+        return self._target.number, request.key
 
     def graph(self, *args: Any, **kwargs: Any) -> XCSGraph:
         """Returns the graph of the function for arguments like these; nothing is run.
@@ -162,7 +162,7 @@ class JitFunction:
     def clear_cache(self) -> None:
         """Forgets all that was compiled."""
         self._numeric = None
-        key = id(self._target)
+        key = self._target.number
         self._cache.discard(lambda entry: isinstance(entry, tuple) and entry[0] == key)
         self._target.jitted.clear_cache()
 

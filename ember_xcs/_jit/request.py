@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._core.static import Static
 from ember_xcs._trace.dict_order import keeping_order
 from ember_xcs._trace.staging import is_numeric
+from ember_xcs.errors import OptionsError
 
 if TYPE_CHECKING:
     from ember_xcs._jit.settings import JITSettings
@@ -29,7 +32,10 @@ class Target:
         operator: The operator, or None.
         function: What is called with the user's arguments.
         name: What it is called in messages.
+        number: A number that no other target has, though this one may be gone by then.
     """
+
+    _numbers = itertools.count()
 
     def __init__(self, given: Any, settings: JITSettings) -> None:
         self.given = given
@@ -37,9 +43,10 @@ class Target:
         self.function: Callable[..., Any] = _function_of(given)
         self.name = self.operator.name if self.operator else getattr(given, "__name__", repr(given))
         self.settings = settings
+        self.number = next(Target._numbers)
         self.parameters = _parameters(given)
-        self._static = _static_names(settings, self.parameters)
-        self.jitted: Any = jax.jit(self.call, donate_argnums=settings.donate_argnums)
+        self._static = _static_names(settings, self.parameters, self.name)
+        self.jitted: Any = jax.jit(_named(self), donate_argnums=settings.donate_argnums)
         """``jax.jit`` of ``call``: for numeric functions."""
 
     @property
@@ -54,10 +61,10 @@ class Target:
         names = list(self.parameters)
         return (
             tuple(
-                Static(v) if k < len(names) and names[k] in self._static else v
+                _static(v) if k < len(names) and names[k] in self._static else v
                 for k, v in enumerate(args)
             ),
-            {k: Static(v) if k in self._static else v for k, v in kwargs.items()},
+            {k: _static(v) if k in self._static else v for k, v in kwargs.items()},
         )
 
     def direct(self, jitted: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,6 +84,25 @@ class Target:
             *(a.value if type(a) is Static else a for a in args),
             **{k: v.value if type(v) is Static else v for k, v in kwargs.items()},
         )
+
+
+def _static(value: Any) -> Static:
+    """A static argument; one that could change after the call is copied."""
+    try:
+        hash(value)
+    except TypeError:
+        value = copy.deepcopy(value)
+    return Static(value)
+
+
+def _named(target: Target) -> Callable[..., Any]:
+    """Returns ``target.call`` under the name, parameters and place of the user's function."""
+
+    @functools.wraps(target.function, updated=())
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return target.call(*args, **kwargs)
+
+    return call
 
 
 def _function_of(given: Any) -> Callable[..., Any]:
@@ -101,9 +127,23 @@ def _parameters(given: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def _static_names(
-    settings: JITSettings, parameters: Mapping[str, inspect.Parameter]
+    settings: JITSettings, parameters: Mapping[str, inspect.Parameter], function: str
 ) -> frozenset[str]:
     names = list(parameters)
+    for kind, positions in settings.positions.items():
+        for k in positions if parameters else ():
+            if not -len(names) <= k < len(names):
+                raise OptionsError(
+                    f"{kind} has {k}, and {function!r} has {len(names)} parameters: "
+                    f"{', '.join(names)}."
+                )
+    is_open = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    unknown = set(settings.static_argnames) - set(names)
+    if unknown and parameters and not is_open:
+        raise OptionsError(
+            f"static_argnames has {min(unknown)!r}, which is no parameter of {function!r}; "
+            f"its parameters are {', '.join(names)}."
+        )
     return frozenset(
         {*settings.static_argnames, *(names[k] for k in settings.static_argnums if names)}
     )
@@ -143,14 +183,15 @@ class Request:
 
     def with_statics(self) -> tuple[Any, list[Any], tuple[str, ...], set[int]]:
         """Returns structure, leaves and labels with static arguments as leaves, and which are."""
-        tree = self.structure.unflatten(self.leaves)
+        tree = _in_order(*self.structure.unflatten(self.leaves))
         leaves, structure = jax.tree.flatten(tree, is_leaf=lambda node: type(node) is Static)
         static = {k for k, leaf in enumerate(leaves) if type(leaf) is Static}
         values = [leaf.value if k in static else leaf for k, leaf in enumerate(leaves)]
         return structure, values, self._labels_of(structure, len(leaves)), static
 
     def _labels_of(self, structure: Any, count: int) -> tuple[str, ...]:
-        paths, _ = jax.tree_util.tree_flatten_with_path(structure.unflatten(range(count)))
+        tree = _in_order(*structure.unflatten(range(count)))
+        paths, _ = jax.tree_util.tree_flatten_with_path(tree)
         names = list(self.target.parameters)
         return tuple(_label(path, names) for path, _ in paths)
 

@@ -56,6 +56,11 @@ class JITSettings(pydantic.BaseModel):
     prefer: str | None = None
     options: ExecutionOptions | dict[str, Any] | None = None
 
+    @property
+    def positions(self) -> dict[str, tuple[int, ...]]:
+        """The settings that name parameters by position."""
+        return {"static_argnums": self.static_argnums, "donate_argnums": self.donate_argnums}
+
 
 def jit_settings(**given: Any) -> JITSettings:
     """Returns settings from the arguments of ``jit``.

@@ -26,7 +26,7 @@ class Draft:
     operator: str
     run: Callable[..., Any]
     sources: tuple[Source | ConstantSource, ...]
-    outputs: tuple[tuple[str, str | None], ...]
+    outputs: tuple[Source, ...]
     unpack: Callable[[Any], Sequence[Any]] | None = None
     executor: Executor = Executor.INLINE
     fan: Fan | None = None
@@ -46,11 +46,11 @@ def assemble(
         results: The values that are wanted, by name.
         inputs: The names of the graph's inputs.
     """
-    parents = _parents(drafts)
-    order = _topological(parents)
+    found = _parents(drafts)
+    order = _topological(found)
     drafts = [drafts[k] for k in order]
     place = {old: new for new, old in enumerate(order)}
-    parents = [sorted({place[p] for p in parents[k]}) for k in order]
+    parents = [sorted(place[p] for p in found[k]) for k in order]
     slots = _Slots(inputs)
     for draft in drafts:
         slots.add_task(draft)
@@ -64,7 +64,10 @@ def assemble(
         constants=tuple(slots.constants),
         outputs=outputs,
         node_slots={
-            source[0]: slots.of[source] for d in drafts for source in d.outputs if source[1] is None
+            str(source[0]): slots.of[source]
+            for draft in drafts
+            for source in draft.outputs
+            if source[1] is None
         },
         reader_counts=tuple(_reader_counts(tasks, slots.count)),
         roots=tuple(task.index for task in tasks if not task.parent_count),
@@ -82,7 +85,6 @@ class _Slots:
         }
         self.constants: list[tuple[int, Any]] = []
         self.count = len(inputs)
-        self._reads: list[tuple[int, ...]] = []
 
     def add_task(self, draft: Draft) -> None:
         """Gives slots to what a task writes."""

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ember_xcs._core.collector import uncollected
 from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._core.plumbing import Pack, Pick
 from ember_xcs._core.policy import HostPolicy
@@ -19,7 +20,15 @@ from ember_xcs._graph import XCSGraph, pick_field
 from ember_xcs._graph.fusion import fusion_groups
 from ember_xcs._lower.assemble import Draft, assemble
 from ember_xcs._lower.fans import fan_of
-from ember_xcs._lower.node_calls import NodeCall, Source, node_call, staged_sources
+from ember_xcs._lower.node_calls import (
+    ConstantSource,
+    NodeCall,
+    PlainCall,
+    Source,
+    node_call,
+    plain_call,
+    staged_sources,
+)
 from ember_xcs._lower.plan import ALL_INPUTS, Executor, Plan, TaskKind
 from ember_xcs._lower.region import Region, RegionStep
 from ember_xcs._passes import DEFAULT_PASSES, optimize
@@ -58,7 +67,8 @@ def lower(graph: XCSGraph, options: ExecutionOptions) -> Plan:
     plan = plans.known.get(key)
     if plan is None:
         with plans.lock:
-            plan = plans.known.get(key) or _lowered(graph, passes)
+            with uncollected(len(graph)):
+                plan = plans.known.get(key) or _lowered(graph, passes)
             others = {k: p for k, p in plans.known.items() if k[0] == graph.version}
             plans.known = {**others, key: plan}
     return plan
@@ -79,8 +89,10 @@ def _grouped(
     graph: XCSGraph, order: Sequence[str], results: set[str], fuse: bool
 ) -> dict[str, int]:
     """The number of the region of each pure node."""
-    number = {node_id: k for k, node_id in enumerate(order)}
     operators = [graph[node_id].operator for node_id in order]
+    if all(operator.kind in ("host", "composite") for operator in set(operators)):
+        return {}
+    number = {node_id: k for k, node_id in enumerate(order)}
     parents = [
         sorted({number[e.source] for e in graph.in_edges(n) if e.source is not None}) for n in order
     ]
@@ -133,12 +145,13 @@ def _drafts(
     for node_id in order:
         members.setdefault(groups.get(node_id, node_id), []).append(node_id)
     wanted = _wanted_outside(calls, groups, results)
+    nodes = _NodeDrafts(graph, groups)
     drafts = []
     for key, node_ids in members.items():
         if isinstance(key, int):
             drafts.append(_region_draft(node_ids, calls, wanted))
         else:
-            drafts.append(_node_draft(graph, key, groups, wanted))
+            drafts.append(nodes.draft(key, calls[key], wanted.get(key)))
     return drafts
 
 
@@ -176,42 +189,67 @@ def _region_draft(
     )
 
 
-def _node_draft(
-    graph: XCSGraph, node_id: str, groups: dict[str, int], wanted: dict[str, list[Source]]
-) -> Draft:
-    operator = graph[node_id].operator
-    if isinstance(operator, StagedCall):
-        (run, fan), sources = fan_of(operator), staged_sources(graph.bindings(node_id), operator)
-    else:
-        run, sources = node_call(graph, node_id, lambda s: _may_be_array(s, graph, groups))
+class _NodeDrafts:
+    """Makes the drafts of nodes; what depends on the operator alone is found once for each."""
+
+    def __init__(self, graph: XCSGraph, groups: dict[str, int]) -> None:
+        self._graph, self._groups = graph, groups
+        self._plain: dict[Operator, PlainCall | None] = {}
+        self._fixed: dict[Operator, dict[str, Any]] = {}
+
+    def draft(self, node_id: str, call: NodeCall, wanted: list[Source] | None) -> Draft:
+        """Returns the draft of one node."""
+        operator = call.operator
+        fixed = self._fixed.get(operator)
+        if fixed is None:
+            fixed = self._fixed[operator] = _fixed(operator)
+            self._plain[operator] = plain_call(operator)
         fan = None
-    outputs = tuple(wanted.get(node_id, [(node_id, None)]))
+        sources: Sequence[Source | ConstantSource]
+        if isinstance(operator, StagedCall):
+            run, fan = fan_of(operator)
+            sources = staged_sources(call.bindings, operator)
+            fixed = {**fixed, **_as_call(operator)} if fan is not None else fixed
+        else:
+            run, sources = node_call(call, self._plain[operator], self._may_be_array)
+        outputs: tuple[Any, ...] = ((node_id, None),) if wanted is None else tuple(wanted)
+        return Draft(
+            node_ids=(node_id,),
+            run=run,
+            sources=tuple(sources),
+            outputs=outputs,
+            unpack=_unpack(outputs),
+            fan=fan,
+            **fixed,
+        )
+
+    def _may_be_array(self, source: Source) -> bool:
+        """Whether a value may come from numeric code, and not from host code as it is."""
+        node = source[0]
+        return node is None or node in self._groups or self._graph[node].operator.kind == "glue"
+
+
+def _fixed(operator: Operator) -> dict[str, Any]:
+    """What of a draft the operator alone decides."""
     policy = operator.policy if isinstance(operator, HostOperator) else HostPolicy()
-    glue = operator.kind == "glue" and fan is None
-    return Draft(
-        TaskKind.GLUE if glue else TaskKind.CALL,
-        (node_id,),
-        operator.name,
-        run,
-        tuple(sources),
-        outputs,
-        unpack=_unpack(outputs),
-        executor=Executor.INLINE if glue else Executor(policy.executor),
-        fan=fan,
-        timeout_seconds=policy.timeout_seconds,
-        side_effects=policy.side_effects,
-    )
+    glue = operator.kind == "glue"
+    return {
+        "kind": TaskKind.GLUE if glue else TaskKind.CALL,
+        "operator": operator.name,
+        "executor": Executor.INLINE if glue else Executor(policy.executor),
+        "timeout_seconds": policy.timeout_seconds,
+        "side_effects": policy.side_effects,
+    }
 
 
-def _may_be_array(source: Source, graph: XCSGraph, groups: dict[str, int]) -> bool:
-    """Whether a value may come from numeric code, and not from host code as it is."""
-    node = source[0]
-    return node is None or node in groups or graph[node].operator.kind == "glue"
+def _as_call(operator: StagedCall) -> dict[str, Any]:
+    """Glue that is batched is many calls."""
+    return {"kind": TaskKind.CALL, "executor": Executor(operator.policy.executor)}
 
 
 def _unpack(outputs: Sequence[Source]) -> Callable[[Any], Sequence[Any]] | None:
     """What takes the value of a node apart into what others read of it."""
-    fields = [field for _, field in outputs]
-    if fields == [None]:
+    if len(outputs) == 1 and outputs[0][1] is None:
         return None
+    fields = [field for _, field in outputs]
     return lambda value: [value if f is None else pick_field(value, f) for f in fields]

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ember_xcs._core.functions import HostFunction
 from ember_xcs._core.operator import HostOperator, Operator
-from ember_xcs._graph import MISSING, NodeBindings, XCSGraph
+from ember_xcs._graph import MISSING, NodeBindings
 from ember_xcs._graph.bindings import ConstantBinding, InputBinding, OutputBinding
 from ember_xcs._passes.arguments import call_arguments
 
 if TYPE_CHECKING:
     from ember_xcs._trace.nodes import StagedCall
 
-__all__ = ["ConstantSource", "NodeCall", "Source", "node_call", "staged_sources"]
+__all__ = [
+    "ConstantSource",
+    "NodeCall",
+    "PlainCall",
+    "Source",
+    "node_call",
+    "plain_call",
+    "staged_sources",
+]
 
 Source = tuple[str | None, str | None]
 """Where a value comes from: (node, field of its output) or (None, input of the graph); (None,
@@ -41,7 +49,7 @@ class NodeCall:
         constants: Fields with known values.
     """
 
-    __slots__ = ("_positional", "bindings", "constants", "fields", "operator", "sources")
+    __slots__ = ("bindings", "constants", "fields", "operator", "sources")
 
     def __init__(self, operator: Operator, bindings: NodeBindings) -> None:
         self.operator, self.bindings = operator, bindings
@@ -49,13 +57,16 @@ class NodeCall:
         self.fields: list[str] = []
         self.sources: list[Source] = []
         for field, binding in bindings.fields.items():
-            if isinstance(binding, ConstantBinding):
-                self.constants[field] = binding.value
-            else:
+            if type(binding) is OutputBinding:
                 self.fields.append(field)
-                self.sources.append(_source(binding))
-        self.sources.extend((s.source, s.source_field) for s in bindings.spreads)
-        self._positional = [f.name for f in operator.signature.fields if f.positional]
+                self.sources.append((binding.source, binding.source_field))
+            elif type(binding) is InputBinding:
+                self.fields.append(field)
+                self.sources.append((None, binding.name))
+            elif type(binding) is ConstantBinding:
+                self.constants[field] = binding.value
+        if bindings.spreads:
+            self.sources.extend((s.source, s.source_field) for s in bindings.spreads)
 
     def arguments(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Returns the positional and keyword arguments for these values."""
@@ -72,13 +83,17 @@ class NodeCall:
             return self.operator.start(args, kwargs)
         return self.operator.run(args, kwargs)
 
-    @property
-    def order(self) -> list[str] | None:
-        """The fields in the order of the parameters, if a plain positional call will do."""
-        if self.constants or self.bindings.spreads or self.operator.signature.style == "inputs":
+    def in_order(self, parameters: Sequence[str]) -> list[Source] | None:
+        """The sources in the order of the parameters, if a plain positional call will do."""
+        if self.constants or self.bindings.spreads:
             return None
-        wanted = self._positional[: len(self.fields)]
-        return wanted if set(wanted) == set(self.fields) else None
+        wanted = list(parameters[: len(self.fields)])
+        if wanted == self.fields:
+            return self.sources
+        if set(wanted) != set(self.fields):
+            return None
+        by_field = dict(zip(self.fields, self.sources, strict=True))
+        return [by_field[field] for field in wanted]
 
 
 def _source(binding: InputBinding | OutputBinding) -> Source:
@@ -88,47 +103,68 @@ def _source(binding: InputBinding | OutputBinding) -> Source:
 
 
 def node_call(
-    graph: XCSGraph, node_id: str, needs_conversion: Callable[[Source], bool]
+    call: NodeCall, plain: PlainCall | None, needs_conversion: Callable[[Source], bool]
 ) -> tuple[Callable[..., Any], list[Source]]:
     """Returns what to call for a node, and where its arguments come from, in order.
 
-    Where nothing has to be converted, checked or named, that is the user's own function.
+    Where nothing has to be converted or named, that is the user's own function.
 
     Args:
-        graph: The graph.
-        node_id: The node.
+        call: How the operator of the node is called, in full.
+        plain: How it may be called where its arguments need nothing; None if it may not.
         needs_conversion: Whether a value from a source may have to be converted for host code.
     """
-    operator = graph[node_id].operator
-    call = NodeCall(operator, graph.bindings(node_id))
-    order = call.order
-    if order is None or not _is_plain(operator) or _may_be_missing(call):
+    if plain is None or _may_be_missing(call):
         return call, call.sources
-    by_field = dict(zip(call.fields, call.sources, strict=True))
-    sources = [by_field[field] for field in order]
-    if any(map(needs_conversion, sources)):
+    sources = call.in_order(plain.parameters)
+    if sources is None or any(map(needs_conversion, sources)):
         return call, call.sources
-    return _plain_function(operator), sources
+    return plain.function, sources
 
 
-def _is_plain(operator: Operator) -> bool:
-    """Whether calling ``forward`` is all that calling the operator does."""
-    return (
-        isinstance(operator, HostOperator)
-        and operator.output_type.is_host
-        and not operator.validates_inputs
-    )
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlainCall:
+    """A host operator whose ``forward`` may be called as it is.
+
+    Attributes:
+        parameters: The parameters that can be passed by position.
+        function: The function; it checks the result where the operator declares a number.
+    """
+
+    parameters: tuple[str, ...]
+    function: Callable[..., Any]
+
+
+def plain_call(operator: Operator) -> PlainCall | None:
+    """Returns how an operator may be called as it is; None where calling it takes more."""
+    if not isinstance(operator, HostOperator) or operator.validates_inputs:
+        return None
+    signature, declared = operator.signature, operator.output_type
+    function = operator.function if isinstance(operator, HostFunction) else operator.forward
+    if signature.style == "inputs":
+        return None
+    if not declared.is_host:
+        number = getattr(declared.kind, "number", None)
+        if number is None or declared.spec is not None or operator.is_async:
+            return None
+        if operator.policy.executor == "process":  # the function itself has to be sent there
+            return None
+        function = _checked(function, number, operator)
+    return PlainCall(tuple(f.name for f in signature.fields if f.positional), function)
+
+
+def _checked(function: Callable[..., Any], number: type, operator: HostOperator) -> Any:
+    """A function whose result is checked, in passing where it is just what was declared."""
+
+    def checked(*values: Any) -> Any:
+        result = function(*values)
+        return result if type(result) is number else operator.finished(result)
+
+    return checked
 
 
 def _may_be_missing(call: NodeCall) -> bool:
-    bindings: Iterable[Any] = call.bindings.fields.values()
-    return any(isinstance(b, InputBinding) and not b.required for b in bindings)
-
-
-def _plain_function(operator: Operator) -> Callable[..., Any]:
-    if isinstance(operator, HostFunction):
-        return operator.function
-    return operator.forward
+    return any(type(b) is InputBinding and not b.required for b in call.bindings.fields.values())
 
 
 def staged_sources(bindings: NodeBindings, operator: StagedCall) -> list[Source | ConstantSource]:

@@ -28,6 +28,8 @@ def constant_folding(graph: XCSGraph) -> XCSGraph:
     A node whose value is a result, or is larger than a megabyte, stays; so does one whose
     value only the run could bind to a field.
     """
+    if not any(node.operator.kind == "pure" for node in graph.nodes.values()):
+        return graph
     results = {port.node_id for port in graph.outputs.values() if port.node_id is not None}
     kept = results | _read_by_spreads(graph)
     values: dict[str, Any] = {}

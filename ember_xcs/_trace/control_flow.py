@@ -19,7 +19,7 @@ from ember_xcs._core.policy import HostPolicy
 from ember_xcs._trace.control import CONTROL_RULES
 from ember_xcs._trace.flatten import inlined
 from ember_xcs._trace.host_values import HostValue
-from ember_xcs._trace.staging import is_numeric, stage_call
+from ember_xcs._trace.staging import check_handles, is_numeric, stage_call
 
 __all__ = ["lifted", "lifting", "staged_control"]
 
@@ -90,5 +90,6 @@ def staged_control(function: Callable[..., Any], *operands: Any) -> Any:
         return out_leaves
 
     closed = jax.make_jaxpr(flat)(*leaves)
+    check_handles(closed)
     values = inlined(closed, leaves, CONTROL_RULES)
     return results[-1].unflatten(values)

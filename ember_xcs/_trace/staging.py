@@ -20,6 +20,7 @@ import jax
 import jax.extend.core as jex_core
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import source_info_util
 
 from ember_xcs._core import calls
 from ember_xcs._core.arguments import bind_arguments
@@ -40,6 +41,7 @@ from ember_xcs.errors import TracingError
 
 __all__ = [
     "StagedFunction",
+    "check_handles",
     "contains_host_calls",
     "is_numeric",
     "noting_host_calls",
@@ -136,7 +138,7 @@ def _output_aval(kind: Any) -> jax.core.ShapedArray:
     return jax.core.ShapedArray(kind.struct.shape, kind.struct.dtype)
 
 
-_TRACER_TEXT = re.compile(rf"{MARK}|\w*Tracer(?:<[^>]*>)?\([a-z]+\d*\[")
+_TRACER_TEXT = re.compile(rf"{MARK}|\w*Tracer(?:<[^>]*>)?\(~?[a-z]\w*(?:<[^>]*>)?\[")
 """What JAX's abstract values look like when text is made of them."""
 
 
@@ -315,6 +317,7 @@ def stage_function(
 
     with calls.recording(None):
         jaxpr = jax.make_jaxpr(flat)(*map(_abstract_leaf, leaves))
+    check_handles(jaxpr)
     result_structure, positions, constants = found[-1]
     return StagedFunction(
         jaxpr, result_structure, tuple(positions), tuple(constants), tuple(labels)
@@ -346,6 +349,40 @@ def contains_host_calls(jaxpr: Any) -> bool:
                 return True
             pending.extend(jex_core.jaxprs_in_params(equation.params))
     return False
+
+
+_ON_KEYS = frozenset({"sort", "random_bits", "random_fold_in", "random_split"})
+"""What JAX makes of random keys and gives something of the same type."""
+
+
+def check_handles(jaxpr: Any) -> None:
+    """Checks that nothing is computed on handles of host values: they are moved about, no more.
+
+    Raises:
+        TracingError: An equation compares them, sorts them, or takes them for random keys.
+    """
+    pending = [getattr(jaxpr, "jaxpr", jaxpr)]
+    while pending:
+        for equation in pending.pop().eqns:
+            inner = list(jex_core.jaxprs_in_params(equation.params))
+            pending.extend(getattr(j, "jaxpr", j) for j in inner)
+            if not inner and equation.primitive is not operator_call_p and _computes(equation):
+                raise TracingError(
+                    f"`{equation.primitive.name}` was asked of host values, which are not known "
+                    "while a function is being staged. They can be indexed, stacked and chosen "
+                    "among; what needs the values themselves is for a @host function.",
+                    source_info_util.summarize(equation.source_info),
+                )
+
+
+def _computes(equation: Any) -> bool:
+    if not any(_is_host(v) for v in equation.invars):
+        return False
+    return equation.primitive.name in _ON_KEYS or not any(map(_is_host, equation.outvars))
+
+
+def _is_host(variable: Any) -> bool:
+    return is_host_dtype(getattr(variable.aval, "dtype", None))
 
 
 calls.register_stager(stage_call)

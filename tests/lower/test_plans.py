@@ -134,7 +134,7 @@ def test_a_plain_function_is_called_itself() -> None:
 
     graph = xcs.XCSGraph()
     graph.add_node(work, "a")
-    graph.connect("a", graph.add_node(work, "b"))
+    graph.connect("a", graph.add_node(work, "b").inputs["x"])
     assert plan_of(graph).tasks[1].run is work
 
 

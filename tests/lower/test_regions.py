@@ -53,6 +53,10 @@ class Counted:
         self.operator = xcs.pure(counted)
 
 
+def number(x):
+    return float(x)
+
+
 # What crosses the border
 
 
@@ -129,6 +133,10 @@ class Box:
         self.scale = scale
 
 
+def boxed(x):
+    return Box(x)
+
+
 def test_an_object_that_changes_is_seen_as_it_is() -> None:
     graph = xcs.XCSGraph()
     graph.add_node(xcs.pure(lambda box, x: box.scale * x), "n")
@@ -140,7 +148,7 @@ def test_an_object_that_changes_is_seen_as_it_is() -> None:
 
 def test_what_is_picked_from_an_object_is_picked_before_the_region() -> None:
     counted = Counted(lambda x: x * 2)
-    graph = chain(xcs.host(lambda x: Box(x)), Pick((("attribute", "scale"),)), counted.operator)
+    graph = chain(xcs.host(boxed), Pick((("attribute", "scale"),)), counted.operator)
     for x in (1.0, 2.0, 3.0):
         assert float(run(graph, x=x)) == 2 * x
     assert counted.count == 1
@@ -204,7 +212,7 @@ def test_concurrent_first_calls_compile_once() -> None:
 
 
 def test_two_plans_of_one_graph_in_threads() -> None:
-    graph = chain(xcs.pure(lambda x: x + 1), xcs.host(lambda x: float(x)), xcs.pure(lambda x: -x))
+    graph = chain(xcs.pure(lambda x: x + 1), xcs.host(number), xcs.pure(lambda x: -x))
     options = [{"passes": ()}, {"passes": ("fusion",)}]
 
     def call(k: int) -> float:
@@ -358,8 +366,12 @@ def test_a_pure_operator_that_calls_a_host_operator_is_told_so(returns) -> None:
 
     inner.__annotations__["return"] = returns
     call = xcs.host(inner)
-    graph = chain(xcs.pure(lambda x: x + 1), xcs.pure(lambda x: call(x)))
-    with pytest.raises(xcs.NodeExecutionError, match="'inner'.*declared pure") as caught:
+
+    def calls_it(x):
+        return call(x)
+
+    graph = chain(xcs.pure(lambda x: x + 1), xcs.pure(calls_it))
+    with pytest.raises(xcs.NodeExecutionError, match=r"'inner'.*declared pure") as caught:
         run(graph, x=1.0)
     assert isinstance(caught.value.__cause__, xcs.TracingError)
 
@@ -369,7 +381,7 @@ def test_where_runs_go_on_other_regions_still_give_their_results() -> None:
         raise ValueError("no")
 
     graph = xcs.XCSGraph()
-    graph.add_node(xcs.host(lambda x: float(x)), "call")
+    graph.add_node(xcs.host(number), "call")
     bad = graph.add_node(xcs.pure(fail), "bad")
     graph.connect("call", bad.inputs["x"])
     graph.add_node(xcs.pure(lambda x: x + 1), "good")

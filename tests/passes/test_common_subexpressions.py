@@ -11,6 +11,10 @@ from ember_xcs._core.plumbing import Form, Pack
 from tests.properties.graphs import Calls, plain
 
 
+def text_of(x):
+    return repr(x)
+
+
 def merged(graph: xcs.XCSGraph) -> xcs.XCSGraph:
     return xcs.optimize(graph, ["common_subexpressions"])
 
@@ -121,7 +125,7 @@ def test_spreads_tell_nodes_apart() -> None:
 )
 def test_constants_that_are_merely_equal_are_not_the_same(one, other) -> None:
     graph = xcs.XCSGraph()
-    kind = xcs.host(deterministic=True)(lambda x: repr(x))
+    kind = xcs.host(deterministic=True)(text_of)
     graph.add_node(kind, "one", constants={"x": one})
     graph.add_node(kind, "other", constants={"x": other})
     assert merged(graph) is graph

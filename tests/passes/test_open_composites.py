@@ -39,6 +39,10 @@ def whisper(text: str) -> str:
     return text.lower()
 
 
+def number(x):
+    return float(x)
+
+
 @xcs.pure
 def double(x):
     return 2 * x
@@ -63,7 +67,9 @@ def test_the_samples_of_an_ensemble_overlap() -> None:
 
 def test_calls_of_several_composites_overlap() -> None:
     meet = meeting(4)
-    graph = one_node(Sequential(Parallel(meet, meet), xcs.host(lambda pair: "+".join(pair))))
+    graph = one_node(
+        Sequential(Parallel(meet, meet), xcs.host(lambda pair: f"{pair[0]}+{pair[1]}"))
+    )
     graph.add_node(Parallel(meet, meet), "other")
     result = xcs.execute_graph(graph, {"text": "hi"})
     assert dict(result) == {"node": "hi!+hi!", "other": ("hi!", "hi!")}
@@ -130,7 +136,7 @@ def test_constants_inputs_and_outputs_of_others_reach_the_calls() -> None:
 
 
 def test_numeric_parts_are_compiled() -> None:
-    graph = one_node(Sequential(double, xcs.host(lambda x: float(x)), double))
+    graph = one_node(Sequential(double, xcs.host(number), double))
     kinds = {node.operator.kind for node in opened(graph).nodes.values()}
     assert kinds == {"pure", "host", "glue"}
     assert float(xcs.execute_graph(graph, {"x": 2.0})["node"]) == 8.0

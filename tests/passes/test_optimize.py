@@ -17,7 +17,7 @@ def test_an_unknown_pass_is_refused_with_the_list_of_passes() -> None:
 def test_nothing_runs_where_a_pass_is_unknown() -> None:
     ran = []
     graph = xcs.XCSGraph()
-    graph.add_node(lambda x: ran.append(x), "node")
+    graph.add_node(lambda x: ran.append(x + 1), "node")
     with pytest.raises(xcs.OptionsError, match="fusion"):
         xcs.execute_graph(graph, {"x": 1}, options={"passes": ("fusion", "dead_node")})
     assert ran == []
@@ -26,7 +26,7 @@ def test_nothing_runs_where_a_pass_is_unknown() -> None:
 def test_an_unknown_pass_is_found_before_any_pass_runs() -> None:
     traced = []
     graph = xcs.XCSGraph()
-    node = graph.add_node(xcs.pure(lambda x: traced.append(x)), "node", constants={"x": 1})
+    node = graph.add_node(xcs.pure(lambda x: traced.append(x + 1)), "node", constants={"x": 1})
     graph.connect(node, graph.add_node(xcs.host(lambda x: x), "reader").inputs["x"])
     with pytest.raises(xcs.OptionsError):
         xcs.optimize(graph, ["constant_folding", "dead_node"])

@@ -146,24 +146,13 @@ def host_kind(label: str, count: int, form: str, calls: Calls) -> Kind:
         calls.note(label)
         return mixed(*map(int, values))
 
+    if form in RECORDS:
+        return Kind(xcs.host(_judge(RECORDS[form], noted)), ("p0",), 0, ("score",), label, False)
     if form == "async":
-
-        async def later(p0, p1=2) -> int:
-            await asyncio.sleep(0)
-            return noted(p0, p1)
-
-        return Kind(xcs.host(later), ("p0", "p1"), 1, None, label, merges=False)
-    if form in ("verdict", "report", "row"):
-        record: Any = {"verdict": Verdict, "report": Report, "row": Row}[form]
-
-        def judge(p0):
-            return record(score=noted(p0), why="so")
-
-        judge.__annotations__["return"] = record
-        return Kind(xcs.host(judge), ("p0",), 0, ("score",), label, merges=False)
+        return Kind(xcs.host(_later(noted)), ("p0", "p1"), 1, None, label, merges=False)
     if form == "inputs":
         return Kind(HostInputs(label, calls), ("x", "y"), 0, ("score",), label, merges=False)
-    if form == "float":
+    if form == "typed":
         return Kind(xcs.host(_annotated(noted)), ("p0",), 0, None, label, merges=False)
     if form == "unknown":
         function = _with_fields(names, lambda *values: {"score": noted(*values)})
@@ -171,9 +160,27 @@ def host_kind(label: str, count: int, form: str, calls: Calls) -> Kind:
     function = _with_fields(names, noted)
     if form == "deterministic":
         return Kind(xcs.host(deterministic=True)(function), names, 0, None, label)
-    if form == "inline":
-        return Kind(xcs.host(executor="inline")(function), names, 0, None, label, merges=False)
-    return Kind(function, names, 0, None, label, merges=False)
+    operator = xcs.host(executor="inline")(function) if form == "inline" else function
+    return Kind(operator, names, 0, None, label, merges=False)
+
+
+RECORDS: dict[str, Any] = {"verdict": Verdict, "report": Report, "row": Row}
+
+
+def _judge(record: Any, noted: Callable[..., int]) -> Callable[..., Any]:
+    def judge(p0):
+        return record(score=noted(p0), why="so")
+
+    judge.__annotations__["return"] = record
+    return judge
+
+
+def _later(noted: Callable[..., int]) -> Callable[..., Any]:
+    async def later(p0, p1=2) -> int:
+        await asyncio.sleep(0)
+        return noted(p0, p1)
+
+    return later
 
 
 def _annotated(noted: Callable[..., int]) -> Callable[..., Any]:
@@ -214,7 +221,7 @@ HOST = (
     "report",
     "row",
     "inputs",
-    "float",
+    "typed",
     "unknown",
     "deterministic",
     "inline",

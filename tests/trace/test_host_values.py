@@ -9,6 +9,7 @@ import pytest
 
 import ember_xcs as xcs
 from ember_xcs._trace.host_values import HandleTable
+from tests.counting import Calls
 
 
 @xcs.host
@@ -79,15 +80,31 @@ COMPUTED = {
     "matmul": lambda v: jnp.stack([v]) @ jnp.ones(1),
     "float": lambda v: float(jnp.stack([v])[0]),
     "bool": lambda v: bool(jnp.stack([v])[0]),
+    "equality": lambda v: jnp.stack([v]) == jnp.stack([v]),
+    "isnan": lambda v: jnp.isnan(jnp.stack([v])),
+    "sort": lambda v: jnp.sort(jnp.stack([v, v])),
+    "unique": lambda v: jnp.unique(jnp.stack([v, v]), size=2),
+    "key data": lambda v: jax.random.key_data(jnp.stack([v])),
+    "equality in a jit": lambda v: jax.jit(lambda a: a == a[::-1])(jnp.stack([v, v])),
+    "equality in a branch": lambda v: xcs.cond(
+        True, lambda a: (a == a)[0], lambda a: False, jnp.stack([v])
+    ),
     "random": lambda v: jax.random.uniform(jnp.stack([v])[0]),
     "split": lambda v: jax.random.split(jnp.stack([v])[0]),
 }
 
 
 @pytest.mark.parametrize("what", COMPUTED)
-def test_nobody_computes_on_a_handle(what):
+def test_nobody_computes_on_a_handle_and_no_call_is_made_first(what):
+    calls = Calls()
+
+    @calls.host
+    def answer(q: str) -> str:
+        return q
+
     with pytest.raises((TypeError, ValueError, xcs.TracingError)):
-        xcs.jit.trace(lambda q: COMPUTED[what](ask(q)))("a")
+        xcs.jit.trace(lambda q: COMPUTED[what](answer(q)))("a")
+    assert calls.seen == []
 
 
 @pytest.mark.parametrize("write", [str, repr, lambda a: f"{a}"], ids=["str", "repr", "f-string"])

@@ -194,7 +194,7 @@ def test_a_dead_code_rule_keeps_an_unused_call():
 
 def test_the_parameters_of_scan_that_are_read():
     def f(c, xs):
-        return jax.lax.scan(lambda c, x: (c + x, (c, x)), c, xs, reverse=True)
+        return jax.lax.scan(lambda c, x: (c + x, (c, c * x)), c, xs, reverse=True)
 
     found = equation(f, 0.0, jnp.arange(3.0))
     assert found.primitive.name == "scan"
@@ -218,12 +218,14 @@ def test_the_parameters_of_while_that_are_read():
 
 def test_a_batched_while_keeps_a_predicate_for_each_lane_in_front_of_the_carry():
     def f(limits):
-        loop = lambda n: jax.lax.while_loop(lambda c: c[0] < n, lambda c: (c[0] + 1, c[1]),  # noqa: E731
-                                            (0.0, jnp.zeros(5)))  # fmt: skip
+        def loop(n):
+            body = lambda c: (c[0] + 1, c[1] * 2)  # noqa: E731
+            return jax.lax.while_loop(lambda c: c[0] < n, body, (0.0, jnp.ones(5)))
+
         return jax.vmap(loop)(limits)
 
-    whiles = [e for e in jax.make_jaxpr(f)(jnp.arange(3.0)).jaxpr.eqns if e.primitive.name == "while"]
-    (found,) = whiles
+    jaxpr = jax.make_jaxpr(f)(jnp.arange(3.0)).jaxpr
+    (found,) = [e for e in jaxpr.eqns if e.primitive.name == "while"]
     assert found.params["cond_jaxpr"].out_avals[0].shape == (3,), "see _trace/lanes.py"
     assert [v.aval.shape for v in found.outvars] == [(3,), (3, 5)]
 
