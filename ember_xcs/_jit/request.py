@@ -130,16 +130,17 @@ def _static_names(
     settings: JITSettings, parameters: Mapping[str, inspect.Parameter], function: str
 ) -> frozenset[str]:
     names = list(parameters)
+    kinds = {parameter.kind for parameter in parameters.values()}
     for kind, positions in settings.positions.items():
-        for k in positions if parameters else ():
+        is_open = kind == "donate_argnums" and inspect.Parameter.VAR_POSITIONAL in kinds
+        for k in positions if parameters and not is_open else ():
             if not -len(names) <= k < len(names):
                 raise OptionsError(
                     f"{kind} has {k}, and {function!r} has {len(names)} parameters: "
                     f"{', '.join(names)}."
                 )
-    is_open = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     unknown = set(settings.static_argnames) - set(names)
-    if unknown and parameters and not is_open:
+    if unknown and parameters and inspect.Parameter.VAR_KEYWORD not in kinds:
         raise OptionsError(
             f"static_argnames has {min(unknown)!r}, which is no parameter of {function!r}; "
             f"its parameters are {', '.join(names)}."

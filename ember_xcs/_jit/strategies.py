@@ -200,8 +200,8 @@ class EnhancedStrategy:
     def compile(self, request: Request) -> Program:
         """Raises: it comes with a later release."""
         raise OptionsError(
-            f"mode='enhanced' was asked for {request.target.name!r}, and that strategy comes with a "
-            "later release. Until then use mode='trace' or 'structural', or plain Python (mode="
+            f"mode='enhanced' was asked for {request.target.name!r}, and that strategy comes with "
+            "a later release. Until then use mode='trace' or 'structural', or plain Python (mode="
             "'auto' runs what neither can take as it is)."
         )
 

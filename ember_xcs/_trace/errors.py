@@ -24,7 +24,7 @@ def as_tracing_error(error: Exception, name: str) -> TracingError:
     return TracingError(
         f"{name!r} cannot be staged: while it was run with abstract values, JAX raised {what}: "
         f"{first} Python control flow cannot depend on values then: use xcs.cond, "
-        "xcs.while_loop or jnp.where, declare the argument static (static_argnames), or take the code into a @host "
-        "operator.",
+        "xcs.while_loop or jnp.where, declare the argument static (static_argnames), or take the "
+        "code into a @host operator.",
         line_of(error),
     )

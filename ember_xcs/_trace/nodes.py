@@ -263,7 +263,7 @@ def _are_keys(value: Any) -> bool:
 
 
 def _is_key_dtype(dtype: Any) -> bool:
-    return bool(jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)) and not is_host_dtype(dtype)
+    return bool(jnp.issubdtype(dtype, jax.dtypes.prng_key)) and not is_host_dtype(dtype)
 
 
 def chosen(mask: np.ndarray[Any, Any], new: Any, old: Any) -> Any:

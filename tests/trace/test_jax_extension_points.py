@@ -48,7 +48,7 @@ def equation(function, *args):
         (lambda h: jnp.stack([h[0], h[2]]), [0, 2]),
         (lambda h: jnp.concatenate([h[:1], h[3:]]), [0, 3]),
         (lambda h: jax.lax.scan(lambda c, x: (x, c), h[0], h)[0], 3),
-        (lambda h: jax.vmap(lambda x: x)(h), [0, 1, 2, 3]),
+        (jax.vmap(lambda x: x), [0, 1, 2, 3]),
         (lambda h: jnp.take(h, jnp.array([1, 1]), axis=0), [1, 1]),
     ],
 )
@@ -98,9 +98,7 @@ def test_jaxprs_are_found_in_the_parameters_of_an_equation():
 
 def test_the_trace_state_tells_a_trace_from_none_on_any_thread():
     states = {"here": jex_core.get_opaque_trace_state()}
-    thread = threading.Thread(
-        target=lambda: states.update(there=jex_core.get_opaque_trace_state())
-    )
+    thread = threading.Thread(target=lambda: states.update(there=jex_core.get_opaque_trace_state()))
     thread.start()
     thread.join()
     jax.make_jaxpr(lambda x: states.update(traced=jex_core.get_opaque_trace_state()) or x)(1.0)
@@ -274,7 +272,7 @@ def test_a_nested_call_has_a_name_and_a_jaxpr_that_we_know(wrap, names):
 
 
 def test_the_source_of_an_equation_is_known():
-    found = equation(lambda x: jnp.sin(x), 1.0)
+    found = equation(jnp.sin, 1.0)
     assert "test_jax_extension_points.py" in source_info_util.summarize(found.source_info)
 
 

@@ -80,7 +80,7 @@ def test_annotated_parameters_get_what_they_are_annotated_with(constant):
 
     values = (1.5, 2, True, np.arange(2), np.arange(2))
     staged = xcs.jit.trace(lambda _: kinds(*values))(0) if constant else None
-    staged = staged or xcs.jit.trace(lambda *v: kinds(*v))(*values)
+    staged = staged or xcs.jit.trace(kinds)(*values)
     assert staged == kinds(*values)
 
 
@@ -216,7 +216,8 @@ def test_a_batch_of_records_is_a_record_of_batches(cls):
 
 
 DICTS = pytest.mark.parametrize(
-    "value", [{"b": 1, "a": "x"}, {"b": {"d": 1, "c": 2}, "a": [{"z": 1, "y": 2}]}, {1: "x", "a": 2}]
+    "value",
+    [{"b": 1, "a": "x"}, {"b": {"d": 1, "c": 2}, "a": [{"z": 1, "y": 2}]}, {1: "x", "a": 2}],
 )
 
 
