@@ -177,5 +177,5 @@ def test_a_host_call_in_an_operator_declared_pure_says_what_to_do():
 
     graph = xcs.XCSGraph("g")
     graph.add_node(liar, node_id="liar")
-    with pytest.raises(xcs.XCSError, match="double.*declared pure"):
+    with pytest.raises(xcs.XCSError, match=r"double.*declared pure"):
         xcs.execute_graph(graph, {"x": jnp.ones(())})
