@@ -70,7 +70,7 @@ demo: $(CORE)  ## run the demo; ARGS="..." go to it
 	$(BIN)/python -m examples.demo $(ARGS)
 
 .PHONY: test
-test: lint types layers coverage  ## everything a change must pass
+test: lint types layers coverage stress  ## everything a change must pass
 
 .PHONY: test-jax-latest
 test-jax-latest: $(LATEST)  ## the tests on Python 3.12 with the newest JAX
@@ -108,14 +108,18 @@ quick: $(DEV)  ## the fast tests alone, unmeasured; ARGS="tests/graph -k cycle" 
 	$(BIN)/python -m pytest -m "not slow and not stress" -n $(JOBS) --dist worksteal $(ARGS)
 
 .PHONY: coverage
-coverage: $(DEV)  ## all tests, doctests and examples, and how much of the library they reach
+coverage: $(DEV)  ## tests, doctests and examples, and how much of the library they reach
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report= $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not stress" --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --fail-under=$(COVERAGE)
 	@for stage in $(COVERED_STAGES); do \
 		echo "$$stage, at least $(STAGE_COVERAGE) %:"; \
 		$(BIN)/coverage report --format=total --include="ember_xcs/$$stage/*" --fail-under=$(STAGE_COVERAGE) || exit; \
 	done
+
+.PHONY: stress
+stress: $(DEV)  ## the tests with very large graphs, at full speed: they are timed
+	$(BIN)/python -m pytest -m stress tests $(ARGS)
 
 .PHONY: clean
 clean:  ## remove the environments and everything that was built

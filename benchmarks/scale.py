@@ -10,7 +10,6 @@ from typing import Any
 
 import ember_xcs as xcs
 from benchmarks.harness import Row, compare, duration, installed, ratio_row, skipped
-from ember_xcs._lower.lower import lower
 
 SIZES = (10_000, 30_000, 100_000)
 WIDTH = 100
@@ -47,7 +46,7 @@ def planned(count: int) -> Any:
     """Built, validated and planned."""
     graph = built(count)
     graph.validate()
-    return lower(graph, xcs.get_execution_options())
+    return xcs.GraphExecutor(graph).plan()
 
 
 def by_networkx(count: int) -> Any:
@@ -89,7 +88,7 @@ def growth(repeats: int) -> Iterator[Row]:
     """Time for each node, at each size, over that at the smallest."""
     phases: dict[str, Callable[[xcs.XCSGraph], Any]] = {
         "validate": lambda graph: graph.validate(),
-        "plan": lambda graph: lower(graph, xcs.get_execution_options()),
+        "plan": lambda graph: xcs.GraphExecutor(graph).plan(),
         "run, sequential": lambda graph: xcs.execute_graph(graph, scheduler="sequential"),
         "run, parallel": lambda graph: xcs.execute_graph(graph, scheduler="parallel"),
     }

@@ -16,8 +16,7 @@ from typing import Annotated, Any, TypedDict
 
 import ember_xcs as xcs
 from benchmarks.harness import Row, compare, installed, ratio_row, skipped
-from ember_xcs._lower.plan import Executor, Plan, Task, TaskKind
-from ember_xcs._runtime.supervise import execute_plan
+from ember_xcs import Executor, Plan, Task, TaskKind, execute_plan
 
 Parents = Sequence[Sequence[int]]
 

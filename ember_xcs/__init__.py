@@ -72,7 +72,7 @@ from ember_xcs._trace.tracer_context import TraceRecord, TracerContext
 
 # Passes and plans
 from ember_xcs._passes import optimize
-from ember_xcs._lower.plan import Plan, Task
+from ember_xcs._lower.plan import Executor, Plan, Task, TaskKind
 
 # Runs
 from ember_xcs._runtime.adaptive import AdaptiveScheduler
@@ -85,6 +85,7 @@ from ember_xcs._runtime.run import Run
 from ember_xcs._runtime.scheduler import Scheduler
 from ember_xcs._runtime.sequential import SequentialScheduler
 from ember_xcs._runtime import services as _services  # noqa: F401  (it registers itself)
+from ember_xcs._runtime.supervise import execute_plan
 from ember_xcs._runtime.shutdown import shutdown_pools
 from ember_xcs._runtime.timeline import ExecutionMetrics, TimelineEntry
 from ember_xcs._runtime.topological import TopologicalScheduler
@@ -123,12 +124,14 @@ __all__ = [
     "Edge",
     "Ensemble",
     "execute_graph",
+    "execute_plan",
     "execution_options",
     "ExecutionCancelled",
     "ExecutionMetrics",
     "ExecutionOptions",
     "ExecutionResult",
     "ExecutionTimeout",
+    "Executor",
     "explain_jit_selection",
     "FieldConflictError",
     "fori_loop",
@@ -177,6 +180,7 @@ __all__ = [
     "structural_jit",
     "switch",
     "Task",
+    "TaskKind",
     "Template",
     "TimelineEntry",
     "TopologicalScheduler",

@@ -18,8 +18,8 @@ what could run at the same earlier time as others.
 Groups form no cycles: along a path of pure nodes deadlines grow, and with the same deadline
 frontiers shrink; and what a group waits for is among what each reader of it waited for before.
 
-A node that is *heavy*, and could run before its deadline, should do so, while host calls are in
-flight: its value then counts as a result.
+The deadline of a node that is *heavy* is its origins: it runs as early as it can, while host
+calls are in flight.
 
 Sets are bit patterns in Python integers, interned; an ordinary graph has few and small ones. A
 graph with very many calls is taken in sections, each of which sees the others as calls.
@@ -120,7 +120,7 @@ class _Fusion:
     ) -> None:
         self.parents, self.pure, self.work = parents, pure, work
         self.nodes = [node for node, is_pure in enumerate(pure) if is_pure]
-        self.wanted = set(results)
+        self.results = set(results)
         self._interned: dict[int, int] = {}
         self.origins = self._origins()
         self.deadlines = self._deadlines()
@@ -143,15 +143,12 @@ class _Fusion:
         return origins
 
     def _deadlines(self) -> list[int]:
-        """Deadlines; notes as wanted what is heavy and can run before its own."""
         origins = self.origins
         everything = (1 << self.pure.count(False)) - 1  # nobody waits for it
         deadlines = [everything] * len(origins)
         for node in range(len(origins) - 1, -1, -1):
-            if not self.pure[node] or node in self.wanted:
-                deadlines[node] = origins[node]
-            elif self.work.get(node, 0.0) > 1 and deadlines[node] != origins[node]:
-                self.wanted.add(node)
+            is_heavy = self.work.get(node, 0.0) > 1
+            if not self.pure[node] or node in self.results or is_heavy:
                 deadlines[node] = origins[node]
             latest = self._kept(deadlines[node])
             for parent in self.parents[node]:
@@ -161,7 +158,7 @@ class _Fusion:
     def _frontiers(self) -> list[int]:
         bits: dict[tuple[str, int], int] = {}
         frontiers = [0] * len(self.parents)
-        for node in self.wanted:
+        for node in self.results:
             if self.pure[node]:
                 result = ("result", self.origins[node])
                 frontiers[node] |= 1 << bits.setdefault(result, len(bits))

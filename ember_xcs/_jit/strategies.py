@@ -25,7 +25,7 @@ from ember_xcs._jit.programs import GraphRunner, NumericRunner, Program, PythonR
 from ember_xcs._jit.request import Request, Target
 from ember_xcs._lower.pure import compute_pure, is_pure
 from ember_xcs._trace.control import CONTROL_RULES
-from ember_xcs._trace.errors import as_tracing_error, line_of
+from ember_xcs._trace.errors import as_tracing_error, line_of, mixed_handles_error
 from ember_xcs._trace.flatten import flat_jaxpr
 from ember_xcs._trace.from_jaxpr import graph_from_jaxpr
 from ember_xcs._trace.staging import contains_host_calls, noting_host_calls, stage_function
@@ -89,6 +89,10 @@ class TraceStrategy:
                 if target.operator is None and request.is_numeric and not seen:
                     raise
                 raise as_tracing_error(error, target.name) from error
+            except TypeError as error:
+                if "HostValue" not in str(error):
+                    raise
+                raise mixed_handles_error(error, target.name) from error
             except RecursionError as error:
                 if target.operator is None and request.is_numeric and not seen:
                     raise

@@ -82,13 +82,27 @@ class GraphExecutor:
         run = await aexecute_plan(plan, values, options, scheduler=self._scheduler)
         return ExecutionResult(run)
 
+    def plan(self, outputs: Outputs = None) -> Plan:
+        """Returns what would run, without running it: the tasks as schedulers see them.
+
+        Args:
+            outputs: As for ``execute``.
+
+        Raises:
+            GraphError: If the graph is not valid, or an output is not one of it.
+        """
+        return self._plan(self._with_outputs(outputs), resolve_options(self._options))
+
+    def _plan(self, graph: XCSGraph, options: ExecutionOptions) -> Plan:
+        graph.validate()
+        return lower(graph, options)
+
     def _prepared(
         self, inputs: Mapping[str, Any], outputs: Outputs
     ) -> tuple[Plan, list[Any], ExecutionOptions]:
         options = resolve_options(self._options)
         graph = self._with_outputs(outputs)
-        graph.validate()
-        plan = lower(graph, options)
+        plan = self._plan(graph, options)
         return plan, _input_values(graph, plan, inputs), options
 
     def _with_outputs(self, outputs: Outputs) -> XCSGraph:
@@ -174,8 +188,10 @@ def _input_values(graph: XCSGraph, plan: Plan, inputs: Mapping[str, Any]) -> lis
             f"graph {graph.name!r} was not given {', '.join(map(repr, missing))}; it takes "
             f"{_listed(declared)}, given were {_listed(inputs)}"
         )
-    given = {**inputs, ALL_INPUTS: dict(inputs)}
-    return [given.get(name, _default(declared.get(name))) for name in plan.inputs]
+    defaults = {k: v.default for k, v in declared.items() if v.default is not MISSING}
+    given = {**defaults, **inputs}
+    given[ALL_INPUTS] = dict(given)
+    return [given.get(name, MISSING) for name in plan.inputs]
 
 
 def _refuse_extra(graph: XCSGraph, inputs: Mapping[str, Any]) -> None:
@@ -187,10 +203,6 @@ def _refuse_extra(graph: XCSGraph, inputs: Mapping[str, Any]) -> None:
                 f"graph {graph.name!r} has no input {name!r}{suggestion(name, graph.inputs)}; it "
                 f"takes {_listed(graph.inputs)}"
             )
-
-
-def _default(declared: Any) -> Any:
-    return getattr(declared, "default", MISSING)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from ember_xcs._core.operator_class import derived
 from ember_xcs._core.policy import HostPolicy
 from ember_xcs._trace.control import CONTROL_RULES
 from ember_xcs._trace.flatten import inlined
-from ember_xcs._trace.host_values import HostValue
+from ember_xcs._trace.host_values import HostValue, wrap
 from ember_xcs._trace.staging import check_handles, is_numeric, stage_call
 
 __all__ = ["lifted", "lifting", "staged_control"]
@@ -50,7 +50,10 @@ class Constant(HostOperator):
 
 
 def lifted(tree: Any) -> Any:
-    """Returns a tree with what JAX does not compute with made host values."""
+    """Returns a tree with what JAX does not compute with made host values.
+
+    So are the bare arrays of handles that functions of ``jax.numpy`` return.
+    """
     return jax.tree.map(_lifted_leaf, tree, is_leaf=_is_host_value)
 
 
@@ -64,6 +67,8 @@ def _is_host_value(value: Any) -> bool:
 
 
 def _lifted_leaf(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array):
+        return wrap(leaf)
     if is_numeric(leaf) or isinstance(leaf, HostValue):
         return leaf
     return stage_call(Constant(leaf), (), _NOTHING)

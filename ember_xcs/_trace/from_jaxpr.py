@@ -171,6 +171,8 @@ class _Builder:
                 refs.append(("output", f"result_{position}"))
             else:
                 refs.append((kind, ref))
+        if not named and self.graph.inputs:  # with no outputs at all, those of all nodes are wanted
+            named["unchanged"] = self.graph.input(next(iter(self.graph.inputs)))
         self.graph.set_outputs(**named)
         return tuple(refs)
 

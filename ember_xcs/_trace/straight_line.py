@@ -11,20 +11,23 @@ import ast
 import builtins
 import inspect
 import linecache
+import os
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ember_xcs._core.operator import Operator
 from ember_xcs._core.signature import record_fields
-from ember_xcs._trace.user_line import frame_line, is_foreign
+from ember_xcs._trace.user_line import frame_line
 
 __all__ = ["Choice", "choice_in_block", "choice_in_function"]
 
 Choice = tuple[str, str]
 """What may choose, and the user's line."""
 
+_PACKAGE = f"{Path(__file__).resolve().parent.parent}{os.sep}"
 _NEVER = {
     ast.If: "an `if`",
     ast.IfExp: "an `if` expression",
@@ -174,7 +177,7 @@ class _Reader:
         """Returns what the body of a function may choose."""
         plain = inspect.unwrap(getattr(function, "__func__", function))
         code = getattr(plain, "__code__", None)
-        if code is None or code in self.inside or is_foreign(code.co_filename):
+        if code is None or code in self.inside or code.co_filename.startswith(_PACKAGE):
             return None if code is not None else "a call of code whose source cannot be found"
         found = _definition(code)
         if found is None:

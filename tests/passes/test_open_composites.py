@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from random import randint
 
 import pydantic
 import pytest
@@ -171,6 +172,11 @@ class Draws(Plan):
         return random.choice([self.first, self.second])(text)
 
 
+class Repeats(Plan):
+    def forward(self, text):
+        return [self.first(text), self.second(text)][randint(0, 0)]
+
+
 class Formats(Plan):
     def forward(self, text):
         return self.first(f"{text}?")
@@ -186,7 +192,7 @@ class Asks(Plan):
         return self.first(text) if isinstance(text, str) else self.second(text)
 
 
-@pytest.mark.parametrize("cls", [Chooses, Draws, Formats, Computes, Asks])
+@pytest.mark.parametrize("cls", [Chooses, Draws, Repeats, Formats, Computes, Asks])
 def test_what_does_more_than_plumbing_stays_one_node(cls) -> None:
     graph = one_node(cls(shout, whisper))
     assert opened(graph) is graph
@@ -204,6 +210,17 @@ def test_a_hint_that_a_node_gives_is_looked_at_in_each_run() -> None:
     graph.connect(hint, graph["node"].inputs["hint"])
     for wanted, expected in ((None, "HI"), ("x", "hi"), (None, "HI")):
         assert xcs.execute_graph(graph, {"text": "Hi", "wanted": wanted})["node"] == expected
+
+
+class Numbers(Plan):
+    def forward(self, text):
+        return self.first(text), randint(1, 10**9)
+
+
+def test_what_is_drawn_in_a_composite_is_drawn_in_each_run() -> None:
+    graph = one_node(Numbers(shout, whisper))
+    assert opened(graph) is graph
+    assert len({xcs.execute_graph(graph, {"text": "Hi"})["node"] for _ in range(4)}) > 1
 
 
 def test_arguments_that_only_the_run_knows_keep_a_composite_whole() -> None:

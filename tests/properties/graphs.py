@@ -306,6 +306,8 @@ def _add(
     if whole and takes_arguments and draw(st.integers(0, 4)) == 0:
         return _connect_unmapped(draw, graph, graph.add_node(kind.operator, node_id), whole)
     constants = {f: draw(st.integers(0, 99)) for f in fields if draw(st.integers(0, 3)) == 0}
+    if not takes_arguments:  # without edges it takes all inputs of the graph: test_graphs.py
+        constants.pop(fields[0], None)
     node = graph.add_node(kind.operator, node_id, constants=constants or None)
     rest = [field for field in fields if field not in constants]
     for field in rest:

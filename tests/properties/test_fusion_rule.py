@@ -95,7 +95,7 @@ def test_no_host_call_and_no_result_waits_longer(case, work, data) -> None:
 
 
 @given(random_graphs(), loads, st.data())
-@settings(max_examples=150)
+@settings(max_examples=400)
 def test_graphs_of_many_calls_obey_the_rule_in_sections(case, work, data) -> None:
     seconds = data.draw(durations(case))
     size = data.draw(st.integers(1, 6))
@@ -242,6 +242,16 @@ def test_light_work_for_a_later_call_runs_with_what_runs_earlier() -> None:
     assert fusion_groups(parents, pure, {3}, {0: 0.0, 2: 0.0})[::2] == [0, 0]
 
 
+def test_light_work_does_not_run_before_what_it_reads() -> None:
+    # 0 pure -> call 1 -> 3 pure -> call 4; 2 pure feeds 4 and 5 pure; call 6 reads 4 and 5
+    parents = [[], [0], [], [1], [2, 3], [2], [4, 5]]
+    pure = [True, False, True, True, False, True, False]
+    case = parents, pure, {6}
+    groups = fusion_groups(*case, dict.fromkeys((0, 2, 3, 5), 0.0))
+    check_no_delay(case, groups, {1: 1.0, 4: 2.0, 6: 4.0})
+    assert len(set(groups) - {None}) == 2
+
+
 def test_heavy_work_runs_while_a_call_is_in_flight() -> None:
     # 0 heavy; 1 call; 2 reads both
     groups = fusion_groups([[], [], [0, 1]], [True, False, True], {2}, {0: HEAVY, 2: 0.0})
@@ -255,6 +265,16 @@ def test_heavy_work_does_not_wait_for_what_only_feeds_it_late() -> None:
     groups = fusion_groups(parents, pure, {5}, {0: 0.0, 1: HEAVY, 3: 0.0, 5: 0.0})
     begins, _ = simulate(parents, groups, {2: 4.0, 4: 1.0})
     assert begins[1] == 0.0
+
+
+def test_what_a_later_section_reads_is_not_delayed(monkeypatch) -> None:
+    monkeypatch.setattr(fusion, "_MANY_CALLS", 1)
+    monkeypatch.setattr(fusion, "_SECTION", 3)
+    # 0 call; 1 reads it; 2 reads nothing; calls 3 and 4 read 1 and 2
+    case = [[], [0], [], [1], [2]], [False, True, True, False, False], {3, 4}
+    groups = fusion_groups(*case)
+    assert groups[1] != groups[2]
+    check_no_delay(case, groups, {0: 8.0, 3: 1.0, 4: 1.0})
 
 
 def test_sections_keep_their_groups_apart(monkeypatch) -> None:

@@ -89,6 +89,15 @@ def test_inputs_that_are_left_out_are_left_to_their_defaults(case, passes) -> No
     assert plain(dict(result)) == expected
 
 
+def test_a_node_that_takes_all_inputs_takes_their_defaults_too() -> None:
+    graph = xcs.XCSGraph()
+    graph.input("b", default=11)
+    graph.add_node(lambda **fields: sorted(fields.items()), "n")
+    expected = run_plainly(graph, {"a": 1})
+    assert expected == {"n": [("a", 1), ("b", 11)]}
+    assert dict(xcs.execute_graph(graph, {"a": 1})) == expected
+
+
 @given(random_graphs(), st.lists(st.sampled_from(PASSES[:-1]), unique=True, min_size=1))
 def test_a_rewritten_graph_means_the_same_to_plain_python(case, passes) -> None:
     _, expected = expected_of(case)

@@ -305,6 +305,27 @@ def test_the_truth_of_a_text_is_no_predicate():
         f("a")
 
 
+def test_a_loop_of_xcs_takes_host_values_that_jax_numpy_has_moved():
+    @xcs.jit.trace
+    def f(a, b, first):
+        chosen = jnp.where(first, a, b)
+        grown = xcs.while_loop(is_short, with_dot, chosen)
+        return grown, xcs.cond(first, lambda t: jnp.stack([t])[0], with_dot, chosen)
+
+    assert f("a", "bb", False) == ("bb..", "bb.")
+    assert f("a", "bb", True) == ("a...", "a")
+
+
+def test_a_loop_of_lax_that_mixes_arrays_and_host_values_is_an_error_with_the_remedy():
+    @xcs.jit.trace
+    def f(a, b):
+        return lax.while_loop(is_short, with_dot, jnp.stack([a, b])[0])
+
+    with pytest.raises(xcs.TracingError, match=r"xcs\.HostValue\(jnp\.stack") as raised:
+        f("a", "b")
+    assert "test_control_flow.py" in raised.value.user_line
+
+
 def test_a_body_that_is_no_function_is_an_error_that_names_it():
     with pytest.raises(TypeError, match="body_fun"):
         xcs.while_loop(lambda c: False, 3, 0)
