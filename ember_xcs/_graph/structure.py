@@ -271,7 +271,7 @@ class GraphStructure:
         """Whether the outputs were set, rather than being the nodes without successors."""
         return self._outputs is not None
 
-    def set_outputs(self, *sources: SourceLike, **named: SourceLike) -> None:
+    def set_outputs(self, /, *sources: SourceLike, **named: SourceLike) -> None:
         """Says what the results are; without arguments, the nodes without successors.
 
         Args:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ember_xcs._core.options import ExecutionOptions, resolve_options
 from ember_xcs._lower.lower import lower
+from ember_xcs._passes import DEFAULT_PASSES
 from ember_xcs._runtime.supervise import aexecute_plan, execute_plan
 from ember_xcs.errors import ExecutionTimeout
 
@@ -53,6 +54,7 @@ class GraphRunner:
     strategy: str
     program: GraphProgram
     result: Callable[[Sequence[Any]], Any]
+    recursive: bool = True
 
     @property
     def graph(self) -> XCSGraph:
@@ -61,7 +63,12 @@ class GraphRunner:
 
     def plan(self, options: Options) -> Plan:
         """Returns the plan of the graph under these options."""
-        return lower(self.graph, resolve_options(options))
+        resolved = resolve_options(options)
+        if not self.recursive:  # composite operators stay what they are
+            passes = DEFAULT_PASSES if resolved.passes is None else resolved.passes
+            kept = tuple(name for name in passes if name != "open_composites")
+            resolved = resolved.replace(passes=kept)
+        return lower(self.graph, resolved)
 
     def run(self, request: Request, options: Options) -> Any:
         """Returns the function's result."""

@@ -149,7 +149,8 @@ class StructuralStrategy:
         recorded = _recorded(request)
         graph = recorded.program.graph
         if not request.is_numeric or not is_pure(graph):
-            return GraphRunner(self.name, recorded.program, recorded.result)
+            recursive = request.target.settings.recursive
+            return GraphRunner(self.name, recorded.program, recorded.result, recursive)
         settings = request.target.settings
         jitted = jax.jit(_PureStructure(request.target), donate_argnums=settings.donate_argnums)
         return NumericRunner(self.name, jitted, lambda: graph)

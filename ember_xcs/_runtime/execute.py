@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -23,6 +24,12 @@ __all__ = ["GraphExecutor", "aexecute_graph", "execute_graph"]
 Outputs: TypeAlias = Literal["all"] | Iterable[str] | None
 
 
+_views: weakref.WeakKeyDictionary[XCSGraph, dict[tuple[str, ...], tuple[int, XCSGraph]]] = (
+    weakref.WeakKeyDictionary()
+)
+"""For each graph: copies of it with other outputs, so that each is planned and compiled once."""
+
+
 class GraphExecutor:
     """Runs one graph, any number of times, from any number of threads.
 
@@ -41,7 +48,6 @@ class GraphExecutor:
         self.graph = graph
         self._options = options
         self._scheduler = scheduler
-        self._views: dict[tuple[str, ...], tuple[int, XCSGraph]] = {}
 
     def execute(
         self, inputs: Mapping[str, Any] | None = None, outputs: Outputs = None
@@ -118,11 +124,12 @@ class GraphExecutor:
                     f"{suggestion(node_id, graph.nodes)}",
                     (node_id,),
                 )
-        version, view = self._views.get(wanted, (-1, graph))
+        views = _views.setdefault(graph, {})
+        version, view = views.get(wanted, (-1, graph))
         if version != graph.version:
             view = graph.copy()
             view.set_outputs(*wanted)
-            self._views[wanted] = graph.version, view
+            views[wanted] = graph.version, view
         return view
 
 

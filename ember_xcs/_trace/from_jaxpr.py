@@ -7,6 +7,7 @@ a host call; the lowering may fuse the programs further, as other passes change 
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import itertools
 import math
 import re
@@ -216,15 +217,15 @@ def _ordered(groups: list[_Group]) -> list[_Group]:
         for parent in found:
             children[parent].append(k)
     waiting = [len(found) for found in parents]
-    ready = [k for k, count in enumerate(waiting) if not count][::-1]
+    ready = [k for k, count in enumerate(waiting) if not count]  # sorted, so it is a heap
     order = []
     while ready:
-        k = ready.pop()
+        k = heapq.heappop(ready)
         order.append(groups[k])
-        for child in reversed(children[k]):
+        for child in children[k]:
             waiting[child] -= 1
             if not waiting[child]:
-                ready.append(child)
+                heapq.heappush(ready, child)
     return order
 
 
