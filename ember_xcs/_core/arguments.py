@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
-import pydantic
 
+from ember_xcs._core.pydantic_models import is_model_class, validation_errors
 from ember_xcs.errors import OperatorInputError
 
 if TYPE_CHECKING:
+    import pydantic
+
     from ember_xcs._core.operator import Operator
     from ember_xcs._core.signature import Signature
 
@@ -28,12 +30,15 @@ __all__ = [
 def bind_arguments(
     operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> inspect.BoundArguments:
-    """Returns the arguments by parameter, defaults not filled in.
+    """Returns the arguments by parameter; of the defaults, only those of ``input_spec`` filled in.
 
     Raises:
         OperatorInputError: They do not fit the signature of ``forward``.
     """
+    spec = type(operator).input_spec
     try:
+        if spec is not None and operator.signature.style == "arguments":
+            return _bound_with_defaults(operator.call_parameters, spec, args, kwargs)
         return operator.call_parameters.bind(*args, **kwargs)
     except TypeError as error:
         names = ", ".join(operator.signature.names)
@@ -41,6 +46,20 @@ def bind_arguments(
             f"operator {operator.name!r} takes ({names}): {error}. It was given "
             f"{len(args)} positional argument(s) and the keywords {sorted(kwargs) or 'none'}."
         ) from None
+
+
+def _bound_with_defaults(
+    parameters: inspect.Signature, spec: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    bound = parameters.bind_partial(*args, **kwargs)
+    given = dict(bound.arguments)
+    for name, field in spec.model_fields.items():
+        if name in parameters.parameters and name not in given and not field.is_required():
+            needs_others = getattr(field, "default_factory_takes_validated_data", False)
+            others = {"validated_data": given} if needs_others else {}
+            default = field.get_default(call_default_factory=True, **others)
+            bound.arguments[name] = given[name] = default
+    return parameters.bind(*bound.args, **bound.kwargs)
 
 
 def is_abstract(value: Any) -> bool:
@@ -57,13 +76,13 @@ def validated_arguments(
     """
     bound = bind_arguments(operator, args, kwargs)
     if is_abstract(bound.arguments):
-        return args, dict(kwargs)
+        return bound.args, bound.kwargs
     spec = type(operator).input_spec
     if spec is not None:
         _apply_spec(operator, spec, bound.arguments)
     for field in operator.signature.fields:
         model = field.annotation
-        if field.name in bound.arguments and _is_model(model):
+        if field.name in bound.arguments and is_model_class(model):
             bound.arguments[field.name] = _validated(operator, model, bound.arguments[field.name])
     return bound.args, bound.kwargs
 
@@ -81,17 +100,13 @@ def _apply_spec(operator: Operator, spec: type, arguments: dict[str, Any]) -> No
 
 def has_model_fields(signature: Signature) -> bool:
     """Whether an input field is annotated with a pydantic model."""
-    return any(_is_model(field.annotation) for field in signature.fields)
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)
+    return any(is_model_class(field.annotation) for field in signature.fields)
 
 
 def _validated(operator: Operator, model: Any, value: Any) -> Any:
     try:
         return model.model_validate(value)
-    except pydantic.ValidationError as error:
+    except validation_errors() as error:
         raise OperatorInputError(
             f"operator {operator.name!r} was given {summary(value)}, which is not a valid "
             f"{model.__name__}: {validation_problems(error)}."

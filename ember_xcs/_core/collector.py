@@ -1,4 +1,8 @@
-"""Python's garbage collector, while many objects are made and none is garbage."""
+"""Python's garbage collector, while many objects are made and none is garbage.
+
+It looks at all young objects again and again, which takes a third of the time in which a large
+graph is checked and planned.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,15 @@ _LARGE = 1000
 
 
 @contextlib.contextmanager
-def uncollected(count: int) -> Iterator[None]:
+def uncollected(count: int | None = None) -> Iterator[None]:
     """Pauses the collector where about ``count`` things are to be made, if that is many.
 
-    The collector looks at all young objects again and again, which takes a third of the time in
-    which a large graph is checked and planned.
+    Args:
+        count: How many; None for many.
+
     """
-    pauses = count > _LARGE and gc.isenabled()
+    is_large = count is None or count > _LARGE
+    pauses = is_large and gc.isenabled()
     if pauses:
         gc.disable()
     try:

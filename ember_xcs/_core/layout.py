@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 __all__ = ["Layout", "is_array", "layout_of", "same_value"]
@@ -40,10 +41,26 @@ def same_value(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(same_value(v, other[k]) for k, v in one.items())
     if isinstance(one, float):
         return one == other and math.copysign(1.0, one) == math.copysign(1.0, other)
+    if isinstance(one, np.ndarray | np.generic | jax.Array):
+        return _same_array(one, other)
     try:
         return bool(one == other)
     except (TypeError, ValueError):  # such as objects that compare elementwise
         return False
+
+
+def _same_array(one: Any, other: Any) -> bool:
+    """Whether two arrays have the same shape, dtype and contents, bit by bit."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if isinstance(one, jax.core.Tracer) or isinstance(other, jax.core.Tracer):
+        return False
+    if jnp.issubdtype(one.dtype, jax.dtypes.extended):
+        one, other = jax.random.key_data(one), jax.random.key_data(other)
+    one, other = np.asarray(one), np.asarray(other)
+    if one.dtype.hasobject:
+        return all(map(same_value, one.ravel().tolist(), other.ravel().tolist()))
+    return bool(one.tobytes() == other.tobytes())
 
 
 class Layout:

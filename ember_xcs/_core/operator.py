@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import jax
-import pydantic  # noqa: TC002  (in annotations of fields, which are resolved)
 
 from ember_xcs._core import calls
 from ember_xcs._core.arguments import bind_arguments, has_model_fields, validated_arguments
@@ -42,7 +41,8 @@ class Operator(metaclass=OperatorMeta):
     unless it contains host operators.
 
     Attributes:
-        input_spec: A pydantic model that the inputs are validated against; None for none.
+        input_spec: A pydantic model that the inputs are validated against, and whose defaults stand
+            for inputs that are not given; None for none.
         output_spec: A pydantic model that the result is validated against; None for none.
 
     Example:
@@ -59,8 +59,8 @@ class Operator(metaclass=OperatorMeta):
         10.0
     """
 
-    input_spec: ClassVar[type[pydantic.BaseModel] | None] = None
-    output_spec: ClassVar[type[pydantic.BaseModel] | None] = None
+    input_spec: ClassVar[type[Any] | None] = None
+    output_spec: ClassVar[type[Any] | None] = None
     _is_host: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -206,7 +206,8 @@ class HostOperator(Operator):
     Override ``forward`` (``def`` or ``async def``), and ``forward_batch`` where several calls
     can be answered at once: it takes the same parameters, each a list with one entry for each
     call, and returns a list of results. Policies are class attributes: ``policy =
-    HostPolicy(...)``, or single ones, as in ``deterministic = True``.
+    HostPolicy(...)``, or single ones, as in ``deterministic = True``. ``out`` says what is returned
+    where the annotation does not; a field or property of that name holds for each instance.
 
     Example:
         >>> class Shout(HostOperator):
@@ -283,6 +284,15 @@ class HostOperator(Operator):
         )
 
     @derived
+    def output_type(self) -> OutputType:
+        """What the operator declares to return; ``out`` of the instance comes first."""
+        out = self.out
+        if out is getattr(type(self), "out", None):
+            return _class_output_type(type(self))
+        spec, returns = type(self).output_spec, self.signature.returns
+        return kept(self, "_xcs_output_type", lambda: output_type(returns, out=out, spec=spec))
+
+    @derived
     def has_batch(self) -> bool:
         """Whether there is a ``forward_batch``."""
         return callable(getattr(self, "forward_batch", None))
@@ -331,6 +341,13 @@ def _class_signature(cls: type[Operator]) -> Signature:
             for name, field in cls.input_spec.model_fields.items()
         )
         signature = dataclasses.replace(signature, fields=fields, open=False)
+    elif cls.input_spec is not None:
+        optional = {n for n, f in cls.input_spec.model_fields.items() if not f.is_required()}
+        fields = tuple(
+            dataclasses.replace(f, required=f.required and f.name not in optional)
+            for f in signature.fields
+        )
+        signature = dataclasses.replace(signature, fields=fields)
     if cls.output_spec is not None:
         signature = dataclasses.replace(signature, outputs=tuple(cls.output_spec.model_fields))
     return signature

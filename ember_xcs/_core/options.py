@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
+import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from typing import TYPE_CHECKING, Any
 
 from ember_xcs.errors import OptionsError
+
+if TYPE_CHECKING:
+    from ember_xcs._core.execution_options import ExecutionOptions
 
 __all__ = [
     "ExecutionOptions",
     "execution_options",
+    "execution_options_of",
     "get_execution_options",
+    "given_options",
     "reset_execution_options",
     "resolve_options",
     "schedulers",
@@ -33,94 +38,18 @@ __all__ = [
 schedulers: dict[str, Callable[..., Any]] = {}
 
 
-class ExecutionOptions(BaseModel):
-    """How a run is to be executed. Immutable; see ``replace`` for changed copies.
+@functools.cache
+def _model() -> type[ExecutionOptions]:
+    """The class of the options; loads pydantic, which the import of the library should not."""
+    module = importlib.import_module("ember_xcs._core.execution_options")
+    model: type[ExecutionOptions] = module.ExecutionOptions
+    return model
 
-    Only the options that were given are taken from an instance that is passed to a call; the
-    others come from the context.
 
-    Attributes:
-        scheduler: ``"auto"``, the name of a registered scheduler, or a scheduler.
-        max_workers: The most host calls of one run in flight at once, whether on threads, on the
-            I/O loop or in processes; None for as many as the plan can use.
-        timeout_seconds: How long a run may take, in seconds; None for no limit.
-        on_error: ``"raise"`` ends the run at the first error; ``"continue"`` runs all that does
-            not depend on what failed.
-        return_partial_results: Whether a run that passes its deadline returns what it has
-            instead of raising ``ExecutionTimeout``.
-        passes: The names of the passes to apply to a graph; None for the usual ones.
-        collect_metrics: Whether each call is measured.
-        trace_execution: Whether each call is recorded in the timeline.
-
-    Example:
-        >>> ExecutionOptions(max_workers=4).max_workers
-        4
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    scheduler: Any = "auto"
-    max_workers: int | None = Field(default=None, ge=1)
-    timeout_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    on_error: Literal["raise", "continue"] = "raise"
-    return_partial_results: bool = False
-    passes: tuple[str, ...] | None = None
-    collect_metrics: bool = False
-    trace_execution: bool = False
-
-    _merged: tuple[ExecutionOptions, ExecutionOptions] | None = PrivateAttr(default=None)
-
-    def __init__(self, **options: Any) -> None:
-        """Checks and stores the options.
-
-        Args:
-            **options: See the attributes of the class.
-
-        Raises:
-            OptionsError: If an option is unknown or has a value that it cannot have.
-        """
-        _check_names(options)
-        try:
-            super().__init__(**options)
-        except ValidationError as error:
-            raise OptionsError(_explain(error)) from None
-
-    @field_validator("scheduler")
-    @classmethod
-    def _known_scheduler(cls, scheduler: object) -> object:
-        if isinstance(scheduler, str):
-            if scheduler == "auto" or scheduler in schedulers:
-                return scheduler
-            raise ValueError(_unknown("scheduler", scheduler, ["auto", *sorted(schedulers)]))
-        if isinstance(scheduler, type) or not callable(getattr(scheduler, "execute", None)):
-            raise ValueError(  # noqa: TRY004  (pydantic wants this one)
-                "a scheduler is 'auto', a registered name, or an object with prepare(plan) and "
-                "execute(run); a class must be instantiated first"
-            )
-        return scheduler
-
-    @field_validator("passes", mode="before")
-    @classmethod
-    def _tuple_of_names(cls, passes: object) -> object:
-        return tuple(passes) if isinstance(passes, list) else passes
-
-    def over(self, others: ExecutionOptions) -> ExecutionOptions:
-        """Returns these options where they were given, and others where not."""
-        if self._merged is None or self._merged[0] is not others:
-            self._merged = others, others.replace(**_given(self))
-        return self._merged[1]
-
-    def replace(self, **options: Any) -> ExecutionOptions:
-        """Returns a copy with some options changed.
-
-        Args:
-            **options: See the attributes of the class.
-
-        Raises:
-            OptionsError: If an option is unknown or has a value that it cannot have.
-        """
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        return ExecutionOptions(**(given | options))
+def __getattr__(name: str) -> Any:
+    if name == "ExecutionOptions":
+        return _model()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class _Layer:
@@ -157,12 +86,12 @@ def set_execution_options(options: ExecutionOptions | None = None, /, **changes:
     Raises:
         OptionsError: If an option is unknown or has a value that it cannot have.
     """
-    _process.base = _process.base.replace(**(_given(options) | changes))
+    _process.base = _process.base.replace(**(given_options(options) | changes))
 
 
 def reset_execution_options() -> None:
     """Returns the options of the whole process to the defaults; blocks stay in force."""
-    _process.base = ExecutionOptions()
+    _process.base = _model()()
 
 
 @contextlib.contextmanager
@@ -187,7 +116,7 @@ def execution_options(
         2
     """
     outer = _layer.get()
-    layer = _Layer((outer.overrides if outer else {}) | _given(options) | changes)
+    layer = _Layer((outer.overrides if outer else {}) | given_options(options) | changes)
     token = _layer.set(layer)
     try:
         yield layer.resolved
@@ -210,8 +139,8 @@ def resolve_options(
     current = _process.base if layer is None else layer.current()
     if argument is None:
         return current
-    if not isinstance(argument, ExecutionOptions):
-        return current.replace(**_given(argument))
+    if not isinstance(argument, _model()):
+        return current.replace(**given_options(argument))
     return argument.over(current)
 
 
@@ -221,13 +150,28 @@ def suggestion(name: str, valid: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _given(options: ExecutionOptions | Mapping[str, Any] | None) -> dict[str, Any]:
-    """The options that were given, by name."""
+def execution_options_of(
+    options: ExecutionOptions | Mapping[str, Any] | None,
+) -> ExecutionOptions | None:
+    """Returns options that were given by name as a record; None if none were given.
+
+    Raises:
+        OptionsError: If an option is unknown or has a value that it cannot have.
+    """
+    return None if options is None else _model()(**given_options(options))
+
+
+def given_options(options: ExecutionOptions | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the options that were given, by name.
+
+    Raises:
+        OptionsError: They are neither a record of options nor a mapping.
+    """
     if options is None:
         return {}
     if isinstance(options, Mapping):
         return dict(options)
-    if isinstance(options, ExecutionOptions):
+    if isinstance(options, _model()):
         return {name: getattr(options, name) for name in options.model_fields_set}
     raise OptionsError(
         f"options are given as a {type(options).__name__}; give ExecutionOptions(...) or a mapping "
@@ -235,29 +179,13 @@ def _given(options: ExecutionOptions | Mapping[str, Any] | None) -> dict[str, An
     )
 
 
-def _check_names(options: Mapping[str, Any]) -> None:
-    valid = list(ExecutionOptions.model_fields)
-    for name in options:
-        if name not in valid:
-            raise OptionsError(_unknown("option", str(name), valid))
-
-
-def _unknown(what: str, name: str, valid: list[str]) -> str:
-    return f"unknown {what} {name!r}{suggestion(name, valid)} (valid: {', '.join(valid)})"
-
-
-def _explain(error: ValidationError) -> str:
-    """What is wrong with each value, in one line each."""
-    return "\n".join(
-        f"{'.'.join(map(str, item['loc']))}={item['input']!r}: {item['msg']}"
-        for item in error.errors(include_url=False)
-    )
-
-
 class _Process:
     """The options of the process."""
 
-    base = ExecutionOptions()
+    @functools.cached_property
+    def base(self) -> ExecutionOptions:
+        """The options below every block."""
+        return _model()()
 
 
 _process = _Process()

@@ -21,12 +21,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pydantic
 
 from ember_xcs._core.arguments import is_abstract, summary, validation_problems
 from ember_xcs._core.operator_class import is_operator_class
+from ember_xcs._core.pydantic_models import is_model_class, validation_errors
 from ember_xcs._core.records import is_plain_tree, make_record, register_record
-from ember_xcs._core.signature import record_fields
+from ember_xcs._core.signature import Unresolved, record_fields
 from ember_xcs.errors import OperatorOutputError
 
 __all__ = ["HOST", "ArrayType", "OutputType", "RecordType", "output_type"]
@@ -138,6 +138,9 @@ def output_type(returns: Any, *, out: Any = None, spec: type | None = None) -> O
         returns: The resolved return annotation.
         out: A ``jax.ShapeDtypeStruct``, a type of the table, or a tree of these.
         spec: The ``output_spec`` of the operator.
+
+    Raises:
+        TypeError: The annotation, or one in the record that it names, cannot be resolved.
     """
     if out is not None:
         is_leaf = lambda node: isinstance(node, type)  # noqa: E731
@@ -154,6 +157,8 @@ def _leaf_type(declared: Any) -> Any:
 
 
 def _annotated_type(annotation: Any) -> Any:
+    if isinstance(annotation, Unresolved):
+        raise annotation.error()
     if typing.get_origin(annotation) is typing.Annotated:
         base, *notes = typing.get_args(annotation)
         structs = [note for note in notes if isinstance(note, jax.ShapeDtypeStruct)]
@@ -248,7 +253,7 @@ def _fits(given: Any, declared: Any) -> bool:
 
 
 def _checked_record(value: Any, kind: RecordType, operator: str) -> Any:
-    if issubclass(kind.cls, pydantic.BaseModel) and isinstance(value, Mapping):
+    if is_model_class(kind.cls) and isinstance(value, Mapping):
         value = _model_from(value, kind.cls, operator)
     if typing.is_typeddict(kind.cls):
         return _checked_typed_dict(value, kind, operator)
@@ -286,7 +291,7 @@ def _spec_validated(value: Any, spec: Any, operator: str) -> Any:
 def _validated_model(value: Any, spec: Any, operator: str) -> Any:
     try:
         return spec.model_validate(value)
-    except pydantic.ValidationError as error:
+    except validation_errors() as error:
         raise OperatorOutputError(
             f"operator {operator!r} declares to return {spec.__name__} and returned "
             f"{summary(value)}: {validation_problems(error)}."

@@ -27,6 +27,7 @@ __all__ = [
     "CheckInputs",
     "CheckOutput",
     "Form",
+    "Glue",
     "HostApplied",
     "Pack",
     "Pick",
@@ -129,8 +130,8 @@ def opened_container(value: Any) -> tuple[str, Any, tuple[Any, ...], Sequence[An
     return "tree", structure, (), items
 
 
-class _Glue(Operator):
-    """What the operators of this module share."""
+class Glue(Operator):
+    """What operators that compute nothing share; stands before ``HostOperator`` as a base."""
 
     @derived
     def kind(self) -> Kind:
@@ -143,7 +144,7 @@ class _Glue(Operator):
         return HostPolicy(executor="inline", deterministic=True)
 
 
-class Pack(_Glue):
+class Pack(Glue):
     """Puts values into a container: its inputs ``item0``, ``item1``, ... fill the holes of a form.
 
     Example:
@@ -173,7 +174,7 @@ def _holes(form: Form) -> int:
     return 1 if form.kind == "part" else sum(map(_holes, form.children))
 
 
-class Pick(_Glue):
+class Pick(Glue):
     """Takes a part of a value, as Python does: ``value.score[0]``.
 
     Example:
@@ -206,7 +207,7 @@ def path_text(path: Iterable[Step]) -> str:
     return "".join(f"[{key!r}]" if kind == "item" else f".{key}" for kind, key in path)
 
 
-class CheckInputs(_Glue):
+class CheckInputs(Glue):
     """Validates the arguments of an operator whose calls were opened into those that it makes.
 
     Returns them as the operator's ``forward`` would receive them, by parameter.
@@ -232,7 +233,7 @@ class CheckInputs(_Glue):
         return Signature(tuple(map(Field, self.parameters)), returns=dict[str, Any])
 
 
-class CheckOutput(_Glue):
+class CheckOutput(Glue):
     """Checks a value against what an operator declares to return.
 
     Attributes:

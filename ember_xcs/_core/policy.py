@@ -34,6 +34,11 @@ class HostPolicy:
     max_batch_size: int | None = None
     vjp: Callable[..., Any] | None = None
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether a call may be made again where the first was lost."""
+        return self.deterministic and not self.side_effects
+
     def __post_init__(self) -> None:
         """Checks the values."""
         if self.executor not in EXECUTORS:

@@ -1,7 +1,8 @@
 """Records as pytrees: pydantic models, dataclasses, ``NamedTuple``, ``TypedDict``.
 
-A record that an operator declares as its output is staged as a tree of its fields, so its class
-must be a JAX pytree. Named tuples and dicts are; the others are registered here, once.
+A record that an operator declares as its output, or that a compiled function is given, is staged
+as a tree of its fields, so its class must be a JAX pytree. Named tuples and dicts are; the others
+are registered here, once.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import numpy as np
 
 from ember_xcs._core.signature import record_fields
 
-__all__ = ["is_plain_tree", "make_record", "register_record"]
+__all__ = ["is_plain_tree", "make_record", "open_records", "register_record"]
+
+_NO_RECORDS = (str, bytes, bool, int, float, complex, type(None), jax.Array, np.ndarray, np.generic)
 
 _lock = threading.Lock()
 _registered: weakref.WeakSet[type] = weakref.WeakSet()
@@ -46,6 +50,32 @@ def register_record(cls: type) -> None:
             _register(cls, tuple(record_fields(cls) or ()))
             _ours.add(cls)
         _registered.add(cls)
+
+
+def open_records(leaves: Iterable[Any]) -> bool:
+    """Makes the classes of records among some leaves pytrees; returns whether there were any.
+
+    A record that holds more than its fields (private attributes of a pydantic model, what a
+    ``__post_init__`` sets besides) could not be put together again, and stays a leaf.
+    """
+    found = {type(leaf) for leaf in leaves if not isinstance(leaf, _NO_RECORDS) and _is_open(leaf)}
+    for cls in found:
+        register_record(cls)
+    return bool(found)
+
+
+def _is_open(value: Any) -> bool:
+    """Whether a value is a record of a class not seen before, and nothing but its fields."""
+    cls = type(value)
+    model_fields = getattr(cls, "model_fields", None)
+    if isinstance(model_fields, dict):
+        more = getattr(value, "__pydantic_private__", None) or value.__pydantic_extra__
+        return cls not in _registered and not more
+    if not dataclasses.is_dataclass(cls) or cls in _registered:
+        return False
+    names = {field.name for field in dataclasses.fields(cls)}
+    held = getattr(value, "__dict__", {}).keys()
+    return held <= names and all(hasattr(value, name) for name in names)
 
 
 def is_plain_tree(cls: type) -> bool:

@@ -4,14 +4,44 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
+import types
 import typing
 import weakref
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Field", "Signature", "callable_signature", "record_fields"]
+__all__ = ["Field", "Signature", "Unresolved", "callable_signature", "record_fields"]
 
 _EMPTY = inspect.Parameter.empty
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unresolved:
+    """A string annotation that names nothing that can be found from where it stands.
+
+    On a parameter it counts as none: a type that only type checkers import is no reason to refuse a
+    function. Where it says what an operator returns, nobody can go on without it.
+
+    Attributes:
+        text: The annotation.
+        owner: The function or class that it stands in.
+        reason: Why it cannot be resolved.
+    """
+
+    text: str
+    owner: str
+    reason: str
+
+    def error(self) -> TypeError:
+        """Returns the error for an operator whose result depends on it."""
+        return TypeError(
+            f"{self.owner!r} is annotated {self.text!r}, which cannot be resolved ({self.reason}). "
+            "What an operator returns decides how it is staged, so its type must be there when it "
+            "is first used. Import the type outside `if TYPE_CHECKING:` or define it at the top of "
+            "its module; or say what is returned with out=; or annotate Any, for a value that JAX "
+            "does not see."
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,7 +154,7 @@ _class_hints: weakref.WeakKeyDictionary[type, dict[str, Any]] = weakref.WeakKeyD
 
 
 def _hints(thing: Any) -> dict[str, Any]:
-    """Resolved annotations; what cannot be resolved counts as not annotated."""
+    """Annotations, resolved where they can be."""
     if isinstance(thing, type) and thing in _class_hints:
         return dict(_class_hints[thing])
     try:
@@ -132,6 +162,24 @@ def _hints(thing: Any) -> dict[str, Any]:
         if isinstance(thing, type):
             _class_hints[thing] = hints
         return dict(hints)
-    except (NameError, TypeError, AttributeError):
-        raw = getattr(thing, "__annotations__", None) or {}
-        return {name: hint for name, hint in raw.items() if not isinstance(hint, str)}
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        parts = reversed(thing.__mro__) if isinstance(thing, type) else [thing]
+        return {name: hint for part in parts for name, hint in _one_by_one(part).items()}
+
+
+def _one_by_one(thing: Any) -> dict[str, Any]:
+    """The annotations of one function or class, of which some cannot be resolved."""
+    raw = vars(thing) if isinstance(thing, type) else {}
+    raw = raw.get("__annotations__") or getattr(thing, "__annotations__", None) or {}
+    module = sys.modules.get(getattr(thing, "__module__", None) or "")
+    names = getattr(inspect.unwrap(thing), "__globals__", None) or getattr(module, "__dict__", {})
+    owner = getattr(thing, "__qualname__", repr(thing))
+    return {name: _resolved(hint, names, owner) for name, hint in raw.items()}
+
+
+def _resolved(hint: Any, names: dict[str, Any], owner: str) -> Any:
+    alone = types.SimpleNamespace(__annotations__={"hint": hint})
+    try:
+        return typing.get_type_hints(alone, names, include_extras=True)["hint"]
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+        return Unresolved(str(hint), owner, f"{type(error).__name__}: {error}")

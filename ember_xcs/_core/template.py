@@ -9,8 +9,11 @@ import string
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from ember_xcs._core import calls
+from ember_xcs._core.jax_state import under_jax_trace
 from ember_xcs._core.operator import HostOperator, Kind
 from ember_xcs._core.operator_class import derived, kept
+from ember_xcs._core.plumbing import Glue
 from ember_xcs._core.signature import Field, Signature
 from ember_xcs.errors import OperatorInputError
 
@@ -56,10 +59,14 @@ class Template(HostOperator):
         Raises:
             OperatorInputError: A value is missing, has no placeholder, or does not fit its format.
         """
-        given = args[0] if len(args) == 1 and not kwargs else None
-        if len(self.signature.fields) > 1 and isinstance(given, Mapping):
+        if len(args) != 1 or kwargs or len(self.signature.fields) < 2:
+            return super().__call__(*args, **kwargs)
+        given = args[0]
+        if issubclass(type(given), Mapping):
             return super().__call__(**given)
-        return super().__call__(*args, **kwargs)
+        if issubclass(type(given), _NO_MAPPINGS) or not _is_staged():
+            return super().__call__(given)
+        return _FromMapping(self)(given)
 
     def forward(self, /, *args: Any, **kwargs: Any) -> str:
         """Returns the text with the values in it."""
@@ -90,6 +97,36 @@ class Template(HostOperator):
 
     def __repr__(self) -> str:
         return f"Template({self.text!r})"
+
+
+_NO_MAPPINGS = (str, bytes, bool, int, float, complex, list, tuple, type(None))
+
+
+def _is_staged() -> bool:
+    """Whether a value may stand for a mapping that only the run will know."""
+    return calls.current_recorder() is not None or under_jax_trace()
+
+
+class _FromMapping(Glue, HostOperator):
+    """A template of several fields, given one mapping that only the run knows."""
+
+    template: Template
+
+    def forward(self, values: Any) -> str:
+        """Returns the text with the values in it."""
+        if not isinstance(values, Mapping):
+            names = ", ".join(self.template.signature.names)
+            raise OperatorInputError(
+                f"{self.template!r} was given a {type(values).__name__}; a template of several "
+                f"fields takes one value for each ({names}), or one mapping that has them. Pass "
+                "them by name, or return a dict from what comes before."
+            )
+        return self.template(**values)  # type: ignore[no-any-return]
+
+    @derived
+    def name(self) -> str:
+        """The name of the template."""
+        return self.template.name
 
 
 def _signature(text: str) -> Signature:

@@ -15,9 +15,8 @@ position waits with the spreads of its node, since they may take the field that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ember_xcs._graph.messages import explain, listing
 from ember_xcs._graph.parameters import OutputForm, Parameters, output_form, parameters_of
@@ -25,22 +24,23 @@ from ember_xcs._graph.ports import Edge, check_output_field, unknown_input_field
 from ember_xcs.errors import FieldConflictError, UnboundInputError, UnknownFieldError
 
 if TYPE_CHECKING:
+    from ember_xcs._core.operator import Operator
     from ember_xcs._graph.graph import XCSGraph
     from ember_xcs._graph.node import XCSNode
+    from ember_xcs._graph.ports import GraphInput
 
 __all__ = [
+    "Binder",
     "Binding",
     "ConstantBinding",
     "InputBinding",
     "NodeBindings",
     "OutputBinding",
     "SpreadBinding",
-    "bind_node",
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ConstantBinding:
+class ConstantBinding(NamedTuple):
     """A field that has a value already.
 
     Attributes:
@@ -57,8 +57,7 @@ class ConstantBinding:
         return "a constant of the node"
 
 
-@dataclass(frozen=True, slots=True)
-class InputBinding:
+class InputBinding(NamedTuple):
     """A field that takes an input of the graph.
 
     Attributes:
@@ -78,8 +77,7 @@ class InputBinding:
         return f"the graph input {self.name!r}"
 
 
-@dataclass(frozen=True, slots=True)
-class OutputBinding:
+class OutputBinding(NamedTuple):
     """A field that takes the output of a node, or a field of it.
 
     Attributes:
@@ -98,8 +96,7 @@ class OutputBinding:
         return _origin(self.source, self.source_field)
 
 
-@dataclass(frozen=True, slots=True)
-class SpreadBinding:
+class SpreadBinding(NamedTuple):
     """An unmapped edge whose fields only its value can tell.
 
     Attributes:
@@ -122,8 +119,7 @@ class SpreadBinding:
 Binding: TypeAlias = ConstantBinding | InputBinding | OutputBinding
 
 
-@dataclass(frozen=True, slots=True)
-class NodeBindings:
+class NodeBindings(NamedTuple):
     """What feeds a node.
 
     Attributes:
@@ -182,38 +178,81 @@ class NodeBindings:
         bound[field] = origin
 
 
-def bind_node(graph: XCSGraph, node: XCSNode) -> NodeBindings:
-    """Returns what feeds ``node``.
+class Binder:
+    """Finds the bindings of the nodes of a graph, as long as the graph is not changed.
 
-    Raises:
-        UnknownFieldError: When an edge names a field that is not there, or carries none.
-        FieldConflictError: When two edges write one field.
-        UnboundInputError: When nothing feeds a required field.
+    What depends on an operator alone is found once for each operator: the nodes of a large graph
+    mostly share a few.
+
+    Args:
+        graph: The graph.
     """
-    resolution = _Resolution(node)
-    edges = graph.in_edges(node)
-    if edges:
-        resolution.bind_edges(graph, edges)
-    else:
-        resolution.bind_graph_inputs(graph)
-    return resolution.finish()
+
+    __slots__ = ("declared", "nodes", "takers")
+
+    def __init__(self, graph: XCSGraph) -> None:
+        self.nodes = graph.nodes
+        self.declared = graph.declared_inputs
+        self.takers: dict[Operator, _Taker] = {}
+
+    def bind(self, node: XCSNode, edges: Sequence[Edge]) -> NodeBindings:
+        """Returns what feeds a node.
+
+        Args:
+            node: The node.
+            edges: The edges to it.
+
+        Raises:
+            UnknownFieldError: When an edge names a field that is not there, or carries none.
+            FieldConflictError: When two edges write one field.
+            UnboundInputError: When nothing feeds a required field.
+        """
+        resolution = _Resolution(self, node)
+        if edges:
+            resolution.bind_edges(edges)
+        else:
+            resolution.bind_graph_inputs(self.declared)
+        return resolution.finish()
+
+    def taker(self, operator: Operator) -> _Taker:
+        """Returns what the operator of a node takes and gives."""
+        found = self.takers.get(operator)
+        if found is None:
+            signature = operator.signature
+            form = output_form(signature)
+            taker = _Taker(parameters_of(signature), signature.outputs, form)
+            found = self.takers[operator] = taker
+        return found
+
+    def is_whole(self, edge: Edge) -> bool:
+        """Whether what an edge carries is declared to be no mapping."""
+        if edge.source is None or edge.source_field is not None:
+            return False
+        return self.taker(self.nodes[edge.source].operator).form is OutputForm.WHOLE
+
+
+class _Taker(NamedTuple):
+    """What an operator takes, the fields of its output if it declares them, and their form."""
+
+    parameters: Parameters
+    outputs: tuple[str, ...] | None
+    form: OutputForm
 
 
 class _Resolution:
     """The bindings of one node while they are being found."""
 
-    __slots__ = ("fields", "node", "parameters", "spreads")
+    __slots__ = ("binder", "fields", "node", "parameters", "spreads")
 
-    def __init__(self, node: XCSNode) -> None:
-        self.node = node
-        self.parameters = parameters_of(node.operator.signature)
+    def __init__(self, binder: Binder, node: XCSNode) -> None:
+        self.binder, self.node = binder, node
+        self.parameters = binder.taker(node.operator).parameters
         self.fields: dict[str, Binding] = {}
         self.spreads: list[SpreadBinding] = []
         for field, value in node.constants.items():
             self._bind(ConstantBinding(field, value))
 
-    def bind_graph_inputs(self, graph: XCSGraph) -> None:
-        declared = graph.declared_inputs
+    def bind_graph_inputs(self, declared: Mapping[str, GraphInput]) -> None:
         for field in self.parameters.names:
             if field not in self.fields:
                 default = field in declared and not declared[field].required
@@ -222,62 +261,64 @@ class _Resolution:
         if self.parameters.takes_everything:
             self.spreads.append(SpreadBinding(None, None))
 
-    def bind_edges(self, graph: XCSGraph, edges: Iterable[Edge]) -> None:
+    def bind_edges(self, edges: Iterable[Edge]) -> None:
         unmapped: list[Edge] = []
         for edge in edges:
-            if edge.source is not None and edge.source_field is not None:
-                check_output_field(graph[edge.source], edge.source_field)
-            if edge.target_field is None:
+            source, source_field, _, target_field = edge
+            if source_field is not None and source is not None:
+                check_output_field(self.binder.nodes[source], source_field)
+            if target_field is None:
                 unmapped.append(edge)
             else:
-                self._bind(_binding(edge, edge.target_field))
+                self._bind(_binding(edge, target_field))
         if unmapped:
-            self._bind_by_position(
-                [e for e in unmapped if not self._bound_by_name(graph, e)], graph
-            )
+            self._bind_by_position([e for e in unmapped if not self._bound_by_name(e)])
 
-    def _bound_by_name(self, graph: XCSGraph, edge: Edge) -> bool:
+    def _bound_by_name(self, edge: Edge) -> bool:
         """Carries what has a name that the node knows; False where the edge has no names."""
         if edge.source_field is not None:
             if edge.source_field not in self.parameters.known:
                 return False
             self._bind(_binding(edge, edge.source_field))
             return True
-        source = graph[edge.source or ""]
-        declared = source.operator.signature.outputs
+        source = edge.source or ""
+        declared = self.binder.taker(self.binder.nodes[source].operator).outputs
         if declared is None:
             return False
         constants = self.node.constants
         carried = [f for f in declared if self.parameters.takes(f) and f not in constants]
         if not carried:
-            spread = SpreadBinding(source.id)
-            raise nothing_carried(self.node.id, spread, declared, self.parameters)
+            raise nothing_carried(self.node.id, SpreadBinding(source), declared, self.parameters)
         for field in carried:
-            self._bind(OutputBinding(field, source.id, field))
+            self._bind(OutputBinding(field, source, field))
         return True
 
-    def _bind_by_position(self, edges: list[Edge], graph: XCSGraph) -> None:
-        whole = [_is_whole(graph, edge) for edge in edges]
+    def _bind_by_position(self, edges: list[Edge]) -> None:
+        whole = [self.binder.is_whole(edge) for edge in edges]
         if all(whole):
+            fields = iter(self.parameters.in_order)
             for edge in edges:
-                bound = {field: b.origin for field, b in self.fields.items()}
-                spread = SpreadBinding(edge.source, edge.source_field, whole=True)
-                field = next_field(self.node.id, self.parameters, bound, spread)
-                self._bind(_binding(edge, field))
+                field = next((f for f in fields if f not in self.fields), None)
+                self._bind(_binding(edge, self._undeclared(edge) if field is None else field))
         else:
             self.spreads.extend(
                 SpreadBinding(edge.source, edge.source_field, is_whole)
                 for edge, is_whole in zip(edges, whole, strict=True)
             )
 
+    def _undeclared(self, edge: Edge) -> str:
+        """The field of an edge for which no parameter is left; an error, but for open operators."""
+        bound = {field: b.origin for field, b in self.fields.items()}
+        spread = SpreadBinding(edge.source, edge.source_field, whole=True)
+        return next_field(self.node.id, self.parameters, bound, spread)
+
     def _bind(self, binding: Binding) -> None:
         field = binding.field
         if not self.parameters.takes(field):
             raise unknown_input_field(self.node, field, self.parameters.names)
-        known = self.fields.get(field)
-        if known is not None:
+        known = self.fields.setdefault(field, binding)
+        if known is not binding:
             raise conflict(self.node.id, field, known.origin, binding.origin)
-        self.fields[field] = binding
 
     def finish(self) -> NodeBindings:
         if not self.spreads:
@@ -288,16 +329,10 @@ class _Resolution:
 
 
 def _binding(edge: Edge, field: str) -> InputBinding | OutputBinding:
-    if edge.source is None:
-        return InputBinding(field, edge.source_field or "")
-    return OutputBinding(field, edge.source, edge.source_field)
-
-
-def _is_whole(graph: XCSGraph, edge: Edge) -> bool:
-    """Whether what the edge carries is declared to be no mapping."""
-    if edge.source is None or edge.source_field is not None:
-        return False
-    return output_form(graph[edge.source].operator.signature) is OutputForm.WHOLE
+    source, source_field, _, _ = edge
+    if source is None:
+        return InputBinding(field, source_field or "")
+    return OutputBinding(field, source, source_field)
 
 
 def _origin(source: str | None, source_field: str | None) -> str:

@@ -7,9 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from ember_xcs._core.collector import uncollected
-from ember_xcs._graph import editing, serialization
-from ember_xcs._graph.bindings import NodeBindings, bind_node
-from ember_xcs._graph.drawing import dot, mermaid, notebook, svg, text
+from ember_xcs._graph import drawing, editing, serialization
+from ember_xcs._graph.bindings import Binder, NodeBindings
 from ember_xcs._graph.inputs import graph_inputs, node_inputs, takes_any_input
 from ember_xcs._graph.order import topological_order
 from ember_xcs._graph.ports import GraphInput, check_output_field
@@ -62,7 +61,7 @@ class XCSGraph(GraphStructure):
         Raises:
             CycleError: When the edges form a cycle; the message shows it as a path.
         """
-        return list(self._cached("order", lambda: topological_order(self)))
+        return list(self._cached("order", lambda: topological_order(self, self._successors)))
 
     def bindings(self, node: NodeLike) -> NodeBindings:
         """Returns what feeds each input field of a node.
@@ -76,7 +75,9 @@ class XCSGraph(GraphStructure):
         known: dict[str, NodeBindings] = self._cached("bindings", dict)
         found = known.get(node_id)
         if found is None:
-            found = known[node_id] = bind_node(self, self._nodes[node_id])
+            binder = self._cached("binder", lambda: Binder(self))
+            edges = self._inbound.get(node_id, ())
+            found = known[node_id] = binder.bind(self._nodes[node_id], edges)
         return found
 
     def prepare_node_inputs(
@@ -112,11 +113,26 @@ class XCSGraph(GraphStructure):
         """
         self._cached("validated", self._validated)
 
+    def all_bindings(self) -> Mapping[str, NodeBindings]:
+        """Returns what feeds each input field of each node, by the id of the node.
+
+        Raises:
+            GraphError: When the edges to a node cannot be resolved: see ``bindings``.
+        """
+        return MappingProxyType(self._cached("all_bindings", self._all_bindings))
+
+    def _all_bindings(self) -> dict[str, NodeBindings]:
+        known: dict[str, NodeBindings] = self._cached("bindings", dict)
+        bind, inbound = self._cached("binder", lambda: Binder(self)).bind, self._inbound
+        for node_id, node in self._nodes.items():
+            if node_id not in known:
+                known[node_id] = bind(node, inbound.get(node_id, ()))
+        return known
+
     def _validated(self) -> bool:
         self.topological_sort()
         with uncollected(len(self)):
-            for node_id in self._nodes:
-                self.bindings(node_id)
+            self.all_bindings()
         for port in self.outputs.values():
             if port.node is not None and port.field is not None:
                 check_output_field(port.node, port.field)
@@ -209,15 +225,15 @@ class XCSGraph(GraphStructure):
 
     def describe(self) -> str:
         """Returns a table of the nodes, what feeds them, and the outputs."""
-        return text.describe(self)
+        return drawing.text.describe(self)
 
     def to_mermaid(self) -> str:
         """Returns the graph as a Mermaid flow chart."""
-        return mermaid.to_mermaid(self)
+        return drawing.mermaid.to_mermaid(self)
 
     def to_dot(self) -> str:
         """Returns the graph in Graphviz's language."""
-        return dot.to_dot(self)
+        return drawing.dot.to_dot(self)
 
     def to_svg(self, result: RunResult | None = None, dark: bool = False) -> str:
         """Returns the graph as an SVG picture.
@@ -230,14 +246,14 @@ class XCSGraph(GraphStructure):
         Raises:
             GraphError: When the graph has too many nodes to be readable.
         """
-        return svg.to_svg(self, result, dark=dark)
+        return drawing.svg.to_svg(self, result, dark=dark)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """Returns what Jupyter shows."""
-        return notebook.mimebundle(self)
+        return drawing.notebook.mimebundle(self)
 
     def _repr_html_(self) -> str:
-        return notebook.html(self)
+        return drawing.notebook.html(self)
 
     def __repr__(self) -> str:
         edges = len(self.edges)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from ember_xcs._graph.messages import did_you_mean, explain, listing
 from ember_xcs.errors import UnknownFieldError
@@ -26,8 +26,7 @@ MISSING: Final = _Missing.MISSING
 MissingType = Literal[_Missing.MISSING]
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """One value that flows to a node.
 
     Attributes:

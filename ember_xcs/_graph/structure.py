@@ -147,16 +147,33 @@ class GraphStructure:
         Raises:
             UnknownNodeError: When an end is no node of this graph.
         """
-        source_id, source_field = self._source(source)
-        target_id, target_field = self._target(target)
+        nodes = self._nodes
+        source_id: str | None
+        source_field = target_field = None
+        if type(source) is str and source in nodes:  # most edges of large graphs are between ids
+            source_id = source
+        else:
+            source_id, source_field = self._source(source)
+        if type(target) is str and target in nodes:
+            target_id = target
+        else:
+            target_id, target_field = self._target(target)
         if field_mappings is None:
             edges: tuple[Edge, ...] = (Edge(source_id, source_field, target_id, target_field),)
         else:
             connecting.check_mappings(source_field, target_field, field_mappings)
             edges = tuple(Edge(source_id, k, target_id, v) for k, v in field_mappings.items())
-        self._inbound.setdefault(target_id, []).extend(edges)
+        inbound = self._inbound.get(target_id)
+        if inbound is None:
+            self._inbound[target_id] = list(edges)
+        else:
+            inbound.extend(edges)
         if source_id is not None:
-            self._successors.setdefault(source_id, {})[target_id] = None
+            readers = self._successors.get(source_id)
+            if readers is None:
+                self._successors[source_id] = {target_id: None}
+            else:
+                readers[target_id] = None
         self._changed()
         return edges
 
@@ -312,6 +329,12 @@ class GraphStructure:
     def nodes(self) -> Mapping[str, XCSNode]:
         """The nodes by id, in the order in which they were added."""
         return MappingProxyType(self._nodes)
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """The operators of the nodes, each once, in the order in which they were first used."""
+        found = (node.operator for node in self._nodes.values())
+        return self._cached("operators", lambda: tuple(dict.fromkeys(found)))
 
     @property
     def edges(self) -> tuple[Edge, ...]:

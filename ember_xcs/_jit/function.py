@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from ember_xcs._core import calls
-from ember_xcs._core.jax_state import under_jax_trace
+from ember_xcs._core.jax_state import jax_settings, under_jax_trace
 from ember_xcs._core.operator import Operator
 from ember_xcs._jit.cache import JITCache
 from ember_xcs._jit.lowered import LoweredFunction
+from ember_xcs._jit.method import JitMethod
 from ember_xcs._jit.programs import NumericRunner, Program
 from ember_xcs._jit.request import Request, Target
 from ember_xcs._jit.selection import JITExplanation, select
@@ -128,7 +129,7 @@ class JitFunction:
         return found
 
     def _key(self, request: Request) -> Hashable:
-        return self._target.number, request.key
+        return self._target.number, request.key, jax_settings()
 
     def graph(self, *args: Any, **kwargs: Any) -> XCSGraph:
         """Returns the graph of the function for arguments like these; nothing is run.
@@ -167,6 +168,11 @@ class JitFunction:
         self._target.jitted.clear_cache()
 
     @property
+    def mode(self) -> str:
+        """The strategy that was asked for, or ``"auto"``."""
+        return self._target.settings.mode
+
+    @property
     def is_numeric(self) -> bool:
         """Whether calls go straight to ``jax.jit``."""
         return self._numeric is not None
@@ -180,7 +186,7 @@ class JitFunction:
         """Binds like a function, so that methods can be compiled."""
         if instance is None or isinstance(self._target.given, Operator):
             return self
-        return functools.partial(self, instance)
+        return JitMethod(self, instance)
 
     def __repr__(self) -> str:
         return f"xcs.jit({self._target.name})"

@@ -10,6 +10,8 @@ from ember_xcs._core import calls
 from ember_xcs._core.jax_state import under_jax_trace
 from ember_xcs._core.operator import Operator
 from ember_xcs._jit.function import JitFunction, live_functions
+from ember_xcs._jit.graphs import as_callable
+from ember_xcs._jit.method import JitMethod
 from ember_xcs._jit.settings import JITMode, JITSettings, jit_settings
 from ember_xcs.errors import OptionsError
 
@@ -27,6 +29,8 @@ __all__ = [
     "jit",
     "structural_jit",
 ]
+
+_COMPILED = (JitFunction, JitMethod)
 
 
 def _jit(
@@ -104,8 +108,7 @@ def _jit(
 
 
 def _compiled(given: Any, settings: JITSettings, cache: JITCache | None, sample: Any) -> Any:
-    if isinstance(given, JitFunction):
-        given = given.__wrapped__
+    given = as_callable(given.__wrapped__ if isinstance(given, _COMPILED) else given)
     if isinstance(given, type):
         return _compiled_class(given, settings, cache)
     if not callable(given):
@@ -177,6 +180,8 @@ def _function(compiled: Any) -> JitFunction:
     """The compiled function behind what ``jit`` returned."""
     if isinstance(compiled, JitFunction):
         return compiled
+    if isinstance(compiled, JitMethod):
+        return compiled.__func__
     settings = getattr(type(compiled), "_xcs_jit_settings", None)
     if settings is not None and isinstance(compiled, Operator):
         return compiled_instance(compiled, *settings)
@@ -185,7 +190,7 @@ def _function(compiled: Any) -> JitFunction:
 
 def is_jit_compiled(value: Any) -> bool:
     """Whether a value is what ``jit`` returned, or an instance of a compiled class."""
-    return isinstance(value, JitFunction) or hasattr(
+    return isinstance(value, _COMPILED) or hasattr(
         value if isinstance(value, type) else type(value), "_xcs_jit_settings"
     )
 
@@ -209,6 +214,8 @@ def explain_jit_selection(function: Any, *args: Any, **kwargs: Any) -> JITExplan
         'python'
     """
     compiled = function if is_jit_compiled(function) else jit(function)
+    if isinstance(compiled, JitMethod):
+        return compiled.explain(*args, **kwargs)
     return _function(compiled).explain(*args, **kwargs)
 
 

@@ -54,7 +54,7 @@ class LoweredFunction:
     def as_text(self) -> str:
         """Returns the plan in words; for a numeric function, JAX's own text."""
         if isinstance(self._program, NumericRunner):
-            return str(self._jax_lowered().as_text())
+            return str(self._jax_lowered(self._program).as_text())
         if self.plan is None:
             return f"{self._request.target.name}: plain Python"
         return "\n".join(_task_line(task) for task in self.plan.tasks)
@@ -62,15 +62,15 @@ class LoweredFunction:
     def compile(self) -> LoweredFunction:
         """Compiles all programs whose shapes are known, and returns itself."""
         if isinstance(self._program, NumericRunner):
-            self._jax_lowered().compile()
+            self._jax_lowered(self._program).compile()
         elif self.plan is not None:
             for warm in self.plan.warmups:
                 warm()
         return self
 
-    def _jax_lowered(self) -> Any:
+    def _jax_lowered(self, program: NumericRunner) -> Any:
         args, kwargs = self._request.structure.unflatten(self._request.leaves)
-        return self._request.target.jitted.lower(*args, **kwargs)
+        return program.jitted.lower(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"LoweredFunction({self._request.target.name}, strategy={self.strategy!r})"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from ember_xcs._core.options import ExecutionOptions, resolve_options
+from ember_xcs._core.options import resolve_options
 from ember_xcs._lower.lower import lower
 from ember_xcs._passes import DEFAULT_PASSES
 from ember_xcs._runtime.supervise import aexecute_plan, execute_plan
 from ember_xcs.errors import ExecutionTimeout
 
 if TYPE_CHECKING:
+    from ember_xcs._core.options import ExecutionOptions
     from ember_xcs._graph import XCSGraph
     from ember_xcs._jit.request import Request
     from ember_xcs._lower.plan import Plan
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GraphRunner", "NumericRunner", "Program", "PythonRunner"]
 
-Options = ExecutionOptions | Mapping[str, Any] | None
+Options: TypeAlias = "ExecutionOptions | Mapping[str, Any] | None"
 
 
 class Program(Protocol):
@@ -103,7 +104,7 @@ class NumericRunner:
     """A purely numeric function: ``jax.jit`` of it."""
 
     strategy: str
-    jitted: Callable[..., Any]
+    jitted: Any
     make_graph: Callable[[], XCSGraph]
 
     @property

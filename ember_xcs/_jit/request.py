@@ -13,8 +13,10 @@ import jax
 import numpy as np
 
 from ember_xcs._core.operator import HostOperator, Operator
+from ember_xcs._core.records import open_records
 from ember_xcs._core.static import Static
 from ember_xcs._trace.dict_order import keeping_order
+from ember_xcs._trace.host_values import HostBatch
 from ember_xcs._trace.staging import is_numeric
 from ember_xcs.errors import OptionsError
 
@@ -165,7 +167,10 @@ class Request:
         self.target = target
         self.leaves: list[Any]
         self.structure: Any
-        self.leaves, self.structure = jax.tree.flatten(_in_order(*target.wrapped(args, kwargs)))
+        arguments = _in_order(*target.wrapped(args, kwargs))
+        self.leaves, self.structure = jax.tree.flatten(arguments)
+        while open_records(self.leaves):
+            self.leaves, self.structure = jax.tree.flatten(arguments)
 
     @property
     def key(self) -> Hashable:
@@ -213,6 +218,8 @@ def _label(path: Sequence[Any], names: Sequence[str]) -> str:
 
 def leaf_kind(leaf: Any) -> Hashable:
     """Returns what of a leaf decides how a function is staged."""
+    if isinstance(leaf, HostBatch):
+        return leaf.shape, HostBatch
     if isinstance(leaf, jax.Array | np.ndarray | np.generic):
         return leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)
     return type(leaf).__mro__  # a class is hashable, but not to mypy

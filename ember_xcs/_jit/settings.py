@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pydantic
-
-from ember_xcs._core.options import ExecutionOptions
+from ember_xcs._core.options import execution_options_of
 from ember_xcs.errors import OptionsError
+
+if TYPE_CHECKING:
+    from ember_xcs._core.options import ExecutionOptions
 
 __all__ = ["JITMode", "JITSettings", "jit_settings"]
 
@@ -26,7 +28,8 @@ class JITMode(enum.StrEnum):
     ENHANCED = "enhanced"
 
 
-class JITSettings(pydantic.BaseModel):
+@dataclasses.dataclass(frozen=True)
+class JITSettings:
     """The settings of one ``jit``.
 
     Attributes:
@@ -40,11 +43,14 @@ class JITSettings(pydantic.BaseModel):
         disable_strategies: Strategies that automatic selection leaves out.
         prefer: A strategy that automatic selection tries first.
         options: How the compiled graph is run, over the options of the context.
-    """
 
-    model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True
-    )
+    Raises:
+        OptionsError: A setting has a value of another type.
+
+    Example:
+        >>> JITSettings(static_argnames=("n",)).mode
+        'auto'
+    """
 
     mode: str = JITMode.AUTO.value
     static_argnames: tuple[str, ...] = ()
@@ -54,12 +60,41 @@ class JITSettings(pydantic.BaseModel):
     force_trace: bool = False
     disable_strategies: tuple[str, ...] = ()
     prefer: str | None = None
-    options: ExecutionOptions | dict[str, Any] | None = None
+    options: ExecutionOptions | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the type of each setting; that the names in them exist is known later."""
+        for name, (kinds, expected) in _SINGLE.items():
+            if not isinstance(getattr(self, name), kinds):
+                raise _wrong(name, getattr(self, name), expected)
+        for name, kind in _SEVERAL.items():
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or not all(isinstance(v, kind) for v in values):
+                raise _wrong(name, values, f"{kind.__name__} or a tuple of them")
 
     @property
     def positions(self) -> dict[str, tuple[int, ...]]:
         """The settings that name parameters by position."""
         return {"static_argnums": self.static_argnums, "donate_argnums": self.donate_argnums}
+
+
+_SINGLE = {
+    "mode": (str, "str"),
+    "recursive": (bool, "bool"),
+    "force_trace": (bool, "bool"),
+    "prefer": (str | None, "str or None"),
+}
+_SEVERAL = {
+    "static_argnames": str,
+    "static_argnums": int,
+    "donate_argnums": int,
+    "disable_strategies": str,
+}
+_NAMES = tuple(field.name for field in dataclasses.fields(JITSettings))
+
+
+def _wrong(name: str, value: Any, expected: str) -> OptionsError:
+    return OptionsError(f"jit: {name}={value!r}, which must be {expected}. Give that.")
 
 
 def jit_settings(**given: Any) -> JITSettings:
@@ -68,21 +103,16 @@ def jit_settings(**given: Any) -> JITSettings:
     Raises:
         OptionsError: A name or a value is not one that ``jit`` takes.
     """
-    unknown = given.keys() - JITSettings.model_fields.keys()
+    unknown = given.keys() - set(_NAMES)
     if unknown:
         raise OptionsError(
-            f"jit has no setting {min(unknown)!r}; its settings are "
-            f"{', '.join(JITSettings.model_fields)}."
+            f"jit has no setting {min(unknown)!r}; its settings are {', '.join(_NAMES)}. Use "
+            "one of these."
         )
-    for name in ("static_argnames", "static_argnums", "donate_argnums", "disable_strategies"):
+    for name in _SEVERAL:
         given[name] = _as_tuple(given.get(name))
-    try:
-        return JITSettings(**given)
-    except pydantic.ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        raise OptionsError(
-            f"jit: {'.'.join(map(str, problem['loc']))}: {problem['msg']}."
-        ) from None
+    given["options"] = execution_options_of(given.get("options"))
+    return JITSettings(**given)
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

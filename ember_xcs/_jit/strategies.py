@@ -23,6 +23,7 @@ import jax.errors
 
 from ember_xcs._jit.programs import GraphRunner, NumericRunner, Program, PythonRunner
 from ember_xcs._jit.request import Request, Target
+from ember_xcs._lower.constants import with_large_constants_as_arguments
 from ember_xcs._lower.pure import compute_pure, is_pure
 from ember_xcs._trace.control import CONTROL_RULES
 from ember_xcs._trace.errors import as_tracing_error, line_of, mixed_handles_error
@@ -130,6 +131,8 @@ def _numeric(request: Request) -> NumericRunner | None:
         staged = stage_function(target.call, request.structure, request.leaves, request.labels)
         return graph_from_jaxpr(staged.jaxpr, request.labels, target.name).graph
 
+    donated = target.settings.donate_argnums
+    jitted = with_large_constants_as_arguments(jitted, traced, donated)
     return NumericRunner("trace", jitted, make_graph)
 
 
@@ -151,8 +154,11 @@ class StructuralStrategy:
         if not request.is_numeric or not is_pure(graph):
             recursive = request.target.settings.recursive
             return GraphRunner(self.name, recorded.program, recorded.result, recursive)
-        settings = request.target.settings
-        jitted = jax.jit(_PureStructure(request.target), donate_argnums=settings.donate_argnums)
+        donated = request.target.settings.donate_argnums
+        jitted = jax.jit(_PureStructure(request.target), donate_argnums=donated)
+        args, kwargs = request.structure.unflatten(request.leaves)
+        traced = jitted.trace(*args, **kwargs)
+        jitted = with_large_constants_as_arguments(jitted, traced, donated)
         return NumericRunner(self.name, jitted, lambda: graph)
 
 

@@ -37,6 +37,7 @@ class CallFan:
     """Each element of a batch as a call of its own."""
 
     __slots__ = ("call",)
+    keeps_errors: bool = False
 
     def __init__(self, call: StagedCall) -> None:
         self.call = call
@@ -62,6 +63,7 @@ class BatchFan:
     """The elements of a batch as calls of the operator's batch end point."""
 
     __slots__ = ("call", "size")
+    keeps_errors: bool = False
 
     def __init__(self, call: StagedCall, size: int | None) -> None:
         self.call, self.size = call, size

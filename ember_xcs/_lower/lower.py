@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ember_xcs._core.collector import uncollected
+from ember_xcs._core.jax_state import JaxSettings, jax_settings
 from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._core.plumbing import Pack, Pick
 from ember_xcs._core.policy import HostPolicy
@@ -40,14 +41,16 @@ if TYPE_CHECKING:
 
 __all__ = ["lower"]
 
+_GLUE: Final = TaskKind.GLUE
+
 
 class _Plans:
-    """The plans of one graph, by its version and the passes."""
+    """The plans of one graph, by its version, the passes and the settings of JAX."""
 
     __slots__ = ("known", "lock")
 
     def __init__(self) -> None:
-        self.known: dict[tuple[int, tuple[str, ...]], Plan] = {}
+        self.known: dict[tuple[int, tuple[str, ...], JaxSettings], Plan] = {}
         self.lock = threading.RLock()  # a graph may be run by what a pass of it computes
 
 
@@ -63,7 +66,7 @@ def lower(graph: XCSGraph, options: ExecutionOptions) -> Plan:
     """
     passes = DEFAULT_PASSES if options.passes is None else tuple(options.passes)
     plans = _plans.get(graph) or _plans.setdefault(graph, _Plans())
-    key = (graph.version, passes)
+    key = (graph.version, passes, jax_settings())
     plan = plans.known.get(key)
     if plan is None:
         with plans.lock:
@@ -89,9 +92,9 @@ def _grouped(
     graph: XCSGraph, order: Sequence[str], results: set[str], fuse: bool
 ) -> dict[str, int]:
     """The number of the region of each pure node."""
-    operators = [graph[node_id].operator for node_id in order]
-    if all(operator.kind in ("host", "composite") for operator in set(operators)):
+    if all(operator.kind in ("host", "composite") for operator in graph.operators):
         return {}
+    operators = [graph[node_id].operator for node_id in order]
     number = {node_id: k for k, node_id in enumerate(order)}
     parents = [
         sorted({number[e.source] for e in graph.in_edges(n) if e.source is not None}) for n in order
@@ -140,39 +143,45 @@ def _drafts(
     graph: XCSGraph, order: Sequence[str], groups: dict[str, int], results: set[Source]
 ) -> list[Draft]:
     """One draft of a task for each region and each other node, in the order of the nodes."""
-    calls = {n: NodeCall(graph[n].operator, graph.bindings(n)) for n in order}
+    node_of, bindings = graph.nodes, graph.all_bindings()
+    calls = {n: NodeCall(node_of[n].operator, bindings[n]) for n in order}
+    wanted = _wanted_outside(calls, groups, results)
+    nodes = _NodeDrafts(calls, groups)
+    if not groups:
+        return [nodes.draft(n, calls[n], wanted.get(n)) for n in order]
     members: dict[Any, list[str]] = {}
     for node_id in order:
         members.setdefault(groups.get(node_id, node_id), []).append(node_id)
-    wanted = _wanted_outside(calls, groups, results)
-    nodes = _NodeDrafts(graph, groups)
-    drafts = []
-    for key, node_ids in members.items():
-        if isinstance(key, int):
-            drafts.append(_region_draft(node_ids, calls, wanted))
-        else:
-            drafts.append(nodes.draft(key, calls[key], wanted.get(key)))
-    return drafts
+    return [
+        _region_draft(node_ids, calls, wanted)
+        if isinstance(key, int)
+        else nodes.draft(key, calls[key], wanted.get(key))
+        for key, node_ids in members.items()
+    ]
 
 
 def _wanted_outside(
     calls: dict[str, NodeCall], groups: dict[str, int], results: set[Source]
-) -> dict[str, list[Source]]:
+) -> dict[str, dict[Source, None]]:
     """For each node, which of its outputs somebody outside its region reads."""
     wanted: dict[str, dict[Source, None]] = {}
     for node_id, call in calls.items():
         for source in call.sources:
             node = source[0]
             if node is not None and (node not in groups or groups[node] != groups.get(node_id)):
-                wanted.setdefault(node, {})[source] = None
+                known = wanted.get(node)
+                if known is None:
+                    wanted[node] = {source: None}
+                else:
+                    known[source] = None
     for source in sorted(results, key=str):
         if source[0] is not None:
             wanted.setdefault(source[0], {})[source] = None
-    return {node: list(sources) for node, sources in wanted.items()}
+    return wanted
 
 
 def _region_draft(
-    node_ids: Sequence[str], calls: dict[str, NodeCall], wanted: dict[str, list[Source]]
+    node_ids: Sequence[str], calls: dict[str, NodeCall], wanted: Mapping[str, Iterable[Source]]
 ) -> Draft:
     outputs = [source for node_id in node_ids for source in wanted.get(node_id, ())]
     region = Region([RegionStep(n, calls[n]) for n in node_ids], outputs)
@@ -192,59 +201,71 @@ def _region_draft(
 class _NodeDrafts:
     """Makes the drafts of nodes; what depends on the operator alone is found once for each."""
 
-    def __init__(self, graph: XCSGraph, groups: dict[str, int]) -> None:
-        self._graph, self._groups = graph, groups
-        self._plain: dict[Operator, PlainCall | None] = {}
-        self._fixed: dict[Operator, dict[str, Any]] = {}
+    def __init__(self, calls: Mapping[str, NodeCall], groups: Mapping[str, int]) -> None:
+        self._fixed: dict[Operator, _Fixed] = {}
+        glue = {n for n, call in calls.items() if self._fixed_of(call.operator).kind is _GLUE}
+        self._converted = {None, *groups, *glue}
 
-    def draft(self, node_id: str, call: NodeCall, wanted: list[Source] | None) -> Draft:
+    def draft(self, node_id: str, call: NodeCall, wanted: Iterable[Source] | None) -> Draft:
         """Returns the draft of one node."""
         operator = call.operator
-        fixed = self._fixed.get(operator)
-        if fixed is None:
-            fixed = self._fixed[operator] = _fixed(operator)
-            self._plain[operator] = plain_call(operator)
-        fan = None
+        fixed = self._fixed[operator]
+        kind, executor, fan = fixed.kind, fixed.executor, None
         sources: Sequence[Source | ConstantSource]
         if isinstance(operator, StagedCall):
             run, fan = fan_of(operator)
             sources = staged_sources(call.bindings, operator)
-            fixed = {**fixed, **_as_call(operator)} if fan is not None else fixed
+            if fan is not None:  # glue that is batched is many calls
+                kind, executor = TaskKind.CALL, Executor(operator.policy.executor)
         else:
-            run, sources = node_call(call, self._plain[operator], self._may_be_array)
+            run, sources = node_call(call, fixed.plain, self._converted)
         outputs: tuple[Any, ...] = ((node_id, None),) if wanted is None else tuple(wanted)
         return Draft(
-            node_ids=(node_id,),
-            run=run,
-            sources=tuple(sources),
-            outputs=outputs,
-            unpack=_unpack(outputs),
-            fan=fan,
-            **fixed,
+            kind,
+            (node_id,),
+            fixed.name,
+            run,
+            tuple(sources),
+            outputs,
+            _unpack(outputs),
+            executor,
+            fan,
+            fixed.timeout_seconds,
+            fixed.side_effects,
+            is_repeatable=fixed.is_repeatable,
         )
 
-    def _may_be_array(self, source: Source) -> bool:
-        """Whether a value may come from numeric code, and not from host code as it is."""
-        node = source[0]
-        return node is None or node in self._groups or self._graph[node].operator.kind == "glue"
+    def _fixed_of(self, operator: Operator) -> _Fixed:
+        found = self._fixed.get(operator)
+        if found is None:
+            found = self._fixed[operator] = _fixed(operator)
+        return found
 
 
-def _fixed(operator: Operator) -> dict[str, Any]:
+class _Fixed(NamedTuple):
     """What of a draft the operator alone decides."""
+
+    kind: TaskKind
+    name: str
+    executor: Executor
+    timeout_seconds: float | None
+    side_effects: bool
+    is_repeatable: bool
+    plain: PlainCall | None
+
+
+def _fixed(operator: Operator) -> _Fixed:
     policy = operator.policy if isinstance(operator, HostOperator) else HostPolicy()
-    glue = operator.kind == "glue"
-    return {
-        "kind": TaskKind.GLUE if glue else TaskKind.CALL,
-        "operator": operator.name,
-        "executor": Executor.INLINE if glue else Executor(policy.executor),
-        "timeout_seconds": policy.timeout_seconds,
-        "side_effects": policy.side_effects,
-    }
-
-
-def _as_call(operator: StagedCall) -> dict[str, Any]:
-    """Glue that is batched is many calls."""
-    return {"kind": TaskKind.CALL, "executor": Executor(operator.policy.executor)}
+    is_glue = operator.kind == "glue"
+    return _Fixed(
+        _GLUE if is_glue else TaskKind.CALL,
+        operator.name,
+        Executor.INLINE if is_glue else Executor(policy.executor),
+        policy.timeout_seconds,
+        policy.side_effects,
+        policy.is_repeatable,
+        plain_call(operator),
+    )
 
 
 def _unpack(outputs: Sequence[Source]) -> Callable[[Any], Sequence[Any]] | None:

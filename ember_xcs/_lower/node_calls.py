@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ember_xcs._core.functions import HostFunction
@@ -47,15 +47,17 @@ class NodeCall:
         sources: Where each value comes from.
         fields: The input field that each of the first values feeds; the rest are spreads.
         constants: Fields with known values.
+        may_be_missing: Whether a run may leave a field to the operator's default.
     """
 
-    __slots__ = ("bindings", "constants", "fields", "operator", "sources")
+    __slots__ = ("bindings", "constants", "fields", "may_be_missing", "operator", "sources")
 
     def __init__(self, operator: Operator, bindings: NodeBindings) -> None:
         self.operator, self.bindings = operator, bindings
         self.constants: dict[str, Any] = {}
         self.fields: list[str] = []
         self.sources: list[Source] = []
+        self.may_be_missing = False
         for field, binding in bindings.fields.items():
             if type(binding) is OutputBinding:
                 self.fields.append(field)
@@ -63,6 +65,7 @@ class NodeCall:
             elif type(binding) is InputBinding:
                 self.fields.append(field)
                 self.sources.append((None, binding.name))
+                self.may_be_missing |= not binding.required
             elif type(binding) is ConstantBinding:
                 self.constants[field] = binding.value
         if bindings.spreads:
@@ -87,7 +90,7 @@ class NodeCall:
         """The sources in the order of the parameters, if a plain positional call will do."""
         if self.constants or self.bindings.spreads:
             return None
-        wanted = list(parameters[: len(self.fields)])
+        wanted = [*parameters[: len(self.fields)]]
         if wanted == self.fields:
             return self.sources
         if set(wanted) != set(self.fields):
@@ -103,7 +106,7 @@ def _source(binding: InputBinding | OutputBinding) -> Source:
 
 
 def node_call(
-    call: NodeCall, plain: PlainCall | None, needs_conversion: Callable[[Source], bool]
+    call: NodeCall, plain: PlainCall | None, converted: Container[str | None]
 ) -> tuple[Callable[..., Any], list[Source]]:
     """Returns what to call for a node, and where its arguments come from, in order.
 
@@ -112,13 +115,17 @@ def node_call(
     Args:
         call: How the operator of the node is called, in full.
         plain: How it may be called where its arguments need nothing; None if it may not.
-        needs_conversion: Whether a value from a source may have to be converted for host code.
+        converted: The nodes whose values may have to be converted for host code; None among them
+            stands for the inputs of the graph.
     """
-    if plain is None or _may_be_missing(call):
+    if plain is None or call.may_be_missing:
         return call, call.sources
     sources = call.in_order(plain.parameters)
-    if sources is None or any(map(needs_conversion, sources)):
+    if sources is None:
         return call, call.sources
+    for node, _ in sources:
+        if node in converted:
+            return call, call.sources
     return plain.function, sources
 
 
@@ -161,10 +168,6 @@ def _checked(function: Callable[..., Any], number: type, operator: HostOperator)
         return result if type(result) is number else operator.finished(result)
 
     return checked
-
-
-def _may_be_missing(call: NodeCall) -> bool:
-    return any(type(b) is InputBinding and not b.required for b in call.bindings.fields.values())
 
 
 def staged_sources(bindings: NodeBindings, operator: StagedCall) -> list[Source | ConstantSource]:

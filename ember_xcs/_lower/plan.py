@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 __all__ = ["ALL_INPUTS", "Executor", "Fan", "Plan", "Task", "TaskKind"]
 
@@ -39,7 +39,14 @@ class Executor(enum.Enum):
 
 
 class Fan(Protocol):
-    """How one task becomes many calls: a host call under ``vmap``."""
+    """How one task becomes many calls: a host call under ``vmap``.
+
+    Attributes:
+        keeps_errors: Whether the exception of a call that fails, or that the engine ends, is its
+            result, and the other calls go on.
+    """
+
+    keeps_errors: bool = False
 
     def split(self, values: tuple[Any, ...]) -> Sequence[tuple[Any, ...]]:
         """Returns, for each call, the arguments of ``run``."""
@@ -54,8 +61,7 @@ class Fan(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """One step of a plan.
 
     Attributes:
@@ -76,9 +82,10 @@ class Task:
         fan: How it becomes many calls; None for one call.
         timeout_seconds: The most that one call may take.
         concurrency: The most calls of its fan at once; None for no limit of its own.
+        is_repeatable: Whether a call is made once more if the process that made it died.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     kind: TaskKind
     node_ids: tuple[str, ...]
     operator: str
@@ -93,6 +100,7 @@ class Task:
     fan: Fan | None = None
     timeout_seconds: float | None = None
     concurrency: int | None = None
+    is_repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)

@@ -14,6 +14,7 @@ from ember_xcs._core import calls
 from ember_xcs._core.arguments import summary
 from ember_xcs._graph import pick_field
 from ember_xcs._lower.boundary import all_arrays, are_constants, from_static, to_static
+from ember_xcs._lower.constants import Compiled
 from ember_xcs._trace.host_values import HandleTable, from_bits, to_bits
 from ember_xcs.errors import NodeExecutionError
 
@@ -47,7 +48,8 @@ class Region:
         steps: The nodes, in a topological order.
         sources: Where each value comes from.
         outputs: The values that others read: (node, field of its output).
-        host_inputs: The positions of ``sources`` that are host values: handles, inside.
+        host_inputs: The positions of ``sources`` that are host values (handles, inside), and how
+            many batch axes each has.
         host_outputs: The positions of ``outputs`` that are host values.
         python_calls: How many calls were run as plain Python, since a value was neither an array
             nor a constant, or the constants were others each time.
@@ -59,19 +61,19 @@ class Region:
         inside = {step.node_id for step in steps}
         read = (s for step in steps for s in step.call.sources if s[0] not in inside)
         self.sources = tuple(dict.fromkeys(read))
-        self.host_inputs = frozenset(
-            self.sources.index(source)
+        self.host_inputs = {
+            self.sources.index(source): len(_avals(step)[field].shape)
             for step in steps
             for source, field in zip(step.call.sources, step.call.fields, strict=False)
             if source[0] not in inside and field in _host(step, "host_inputs")
-        )
+        }
         by_id = {step.node_id: step for step in steps}
         self.host_outputs = frozenset(
             k
             for k, (node, field) in enumerate(outputs)
             if node is not None and field in _host(by_id[node], "host_outputs")
         )
-        self._jitted = jax.jit(self._computed)
+        self._jitted = Compiled(self._computed)
         self._compiling = threading.Lock()
         self._is_compiled = False
         self._takes_statics = self._returns_statics = False
@@ -91,7 +93,8 @@ class Region:
         if not (self.host_inputs or self.host_outputs):
             return self._run(values)
         table = HandleTable()
-        encoded = (table.encode(v) if k in self.host_inputs else v for k, v in enumerate(values))
+        ranks = self.host_inputs
+        encoded = (table.encode(v, ranks[k]) if k in ranks else v for k, v in enumerate(values))
         results = self._run(tuple(encoded))
         if len(self.outputs) == 1:
             return table.decode(results) if self.host_outputs else results
@@ -142,12 +145,16 @@ class Region:
         results = [_picked(known, output) for output in self.outputs]
         return [to_bits(r) if k in self.host_outputs else r for k, r in enumerate(results)]
 
+    def lower(self, *values: Any) -> Any:
+        """Returns what JAX lowers the region to, for values like these."""
+        return self._jitted.lower(*values)
+
     def warm(self) -> None:
         """Compiles for the shapes that staging has seen; does nothing where it saw none."""
         structs = self._known_structs()
         if structs is not None and self._compiling.acquire(blocking=False):
             try:
-                self._jitted.lower(*structs).compile()
+                self.lower(*structs).compile()
             finally:
                 self._compiling.release()
 
@@ -159,7 +166,7 @@ class Region:
     def _known_structs(self) -> list[jax.ShapeDtypeStruct] | None:
         found: dict[Source, jax.ShapeDtypeStruct] = {}
         for step in self.steps:
-            avals = getattr(step.call.operator, "in_avals", {})
+            avals = _avals(step)
             for source, field in zip(step.call.sources, step.call.fields, strict=False):
                 if field in avals:
                     is_host = field in _host(step, "host_inputs")
@@ -171,6 +178,12 @@ class Region:
 
 def _host(step: RegionStep, which: str) -> frozenset[Any]:
     return getattr(step.call.operator, which, frozenset())
+
+
+def _avals(step: RegionStep) -> dict[str, Any]:
+    """The abstract values of the inputs of a node, where staging has made it."""
+    found: dict[str, Any] = getattr(step.call.operator, "in_avals", {})
+    return found
 
 
 def _struct(aval: Any, is_host: bool) -> jax.ShapeDtypeStruct:

@@ -24,6 +24,8 @@ def common_subexpressions(graph: XCSGraph) -> XCSGraph:
     Only pure and deterministic operators are merged: two calls of a language model with one
     prompt are two samples.
     """
+    if not any(map(may_be_dropped, graph.operators)):
+        return graph
     first: dict[Any, str] = {}
     replaced: dict[str, str] = {}
     for node_id in graph.topological_sort():

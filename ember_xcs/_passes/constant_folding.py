@@ -26,19 +26,26 @@ def constant_folding(graph: XCSGraph) -> XCSGraph:
     """Returns the graph with pure nodes that need no input replaced by their values.
 
     A node whose value is a result, or is larger than a megabyte, stays; so does one whose
-    value only the run could bind to a field.
+    value only the run could bind to a field. One that fails stays, too: a run is where a failure
+    is named, and where ``on_error`` says what becomes of the rest. Its metadata have the reason, as
+    ``not_folded``.
     """
-    if not any(node.operator.kind == "pure" for node in graph.nodes.values()):
+    if not any(operator.kind == "pure" for operator in graph.operators):
         return graph
     results = {port.node_id for port in graph.outputs.values() if port.node_id is not None}
     kept = results | _read_by_spreads(graph)
     values: dict[str, Any] = {}
+    notes: dict[str, dict[str, str]] = {}
     for node_id in graph.topological_sort():
         if node_id not in kept and _is_constant(graph, node_id, values):
-            value = _value(graph, node_id, values)
+            try:
+                value = _value(graph, node_id, values)
+            except Exception as error:  # noqa: BLE001  (user code may raise anything)
+                notes[node_id] = {"not_folded": f"{type(error).__name__}: {error}"}
+                continue
             if value is not None:
                 values[node_id] = value
-    return rebuilt(graph, set(values), values=values) if values else graph
+    return rebuilt(graph, set(values), values=values, notes=notes) if values or notes else graph
 
 
 def _read_by_spreads(graph: XCSGraph) -> set[str]:
@@ -64,7 +71,7 @@ def _is_constant(graph: XCSGraph, node_id: str, values: dict[str, Any]) -> bool:
 
 
 def _value(graph: XCSGraph, node_id: str, values: dict[str, Any]) -> Any:
-    """The value of a node; None where it is too large, or cannot be computed as arrays alone."""
+    """The value of a node; None where it is too large. Raises whatever the operator raises."""
     operator = graph[node_id].operator
     constants, computed = {}, {}
     for field, binding in graph.bindings(node_id).fields.items():
@@ -74,13 +81,10 @@ def _value(graph: XCSGraph, node_id: str, values: dict[str, Any]) -> Any:
             computed[field] = values[binding.source], binding.source_field
     compute = jax.jit(partial(_computed, operator, constants, list(computed)))
     arguments = list(computed.values())
-    try:
-        with calls.recording(None):
-            picked = [v if name is None else pick_field(v, name) for v, name in arguments]
-            size = sum(_bytes(leaf) for leaf in jax.tree.leaves(jax.eval_shape(compute, picked)))
-            return compute(picked) if size <= _MAX_BYTES else None
-    except Exception:  # noqa: BLE001  (whatever it is, the run meets it again, and names the node)
-        return None
+    with calls.recording(None):
+        picked = [v if name is None else pick_field(v, name) for v, name in arguments]
+        size = sum(_bytes(leaf) for leaf in jax.tree.leaves(jax.eval_shape(compute, picked)))
+        return compute(picked) if size <= _MAX_BYTES else None
 
 
 def _computed(

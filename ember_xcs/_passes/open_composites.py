@@ -7,7 +7,8 @@ composite reads the same as before.
 
 A composite stays one node where a recording could not stand for each of its calls: its code
 chooses between paths, asks for more of a value than recordings allow, or its arguments are known
-only in the run.
+only in the run. Where the recording was tried, the metadata of the node have the reason, as
+``not_opened``: what the code raised when it met a symbol, or what a run will meet, too, and name.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ember_xcs._core.signature import Field, Signature
 from ember_xcs._graph import ConstantBinding, Edge, NodeBindings, XCSGraph, XCSNode
 from ember_xcs._graph.bindings import InputBinding, OutputBinding
 from ember_xcs._passes.arguments import call_arguments
-from ember_xcs._passes.rewrite import add_edge, emptied, same_port
+from ember_xcs._passes.rewrite import add_edge, emptied, rebuilt, same_port
 from ember_xcs._trace.straight_line import choice_in_function
 from ember_xcs._trace.structural import RecordedFunction, record_structure
 
@@ -37,12 +38,16 @@ def open_composites(graph: XCSGraph) -> XCSGraph:
     The node ``parallel`` becomes nodes such as ``parallel/search``, and a node ``parallel`` that
     puts their results together.
     """
-    opened = {
-        node_id: recorded
-        for node_id, node in graph.nodes.items()
-        if node.operator.kind == "composite" and (recorded := _recorded(graph, node)) is not None
-    }
-    return _Splice(graph, opened).result if opened else graph
+    opened: dict[str, RecordedFunction] = {}
+    notes: dict[str, dict[str, str]] = {}
+    for node_id, node in graph.nodes.items():
+        if node.operator.kind == "composite" and _may_be_recorded(graph, node):
+            try:
+                opened[node_id] = _recorded(graph, node)
+            except Exception as error:  # noqa: BLE001  (user code may raise anything)
+                notes[node_id] = {"not_opened": f"{type(error).__name__}: {error}"}
+    noted = rebuilt(graph, set(), notes=notes) if notes else graph
+    return _Splice(noted, opened).result if opened else noted
 
 
 class Together(Pack):
@@ -77,23 +82,20 @@ class _Argument:
     field: str
 
 
-def _recorded(graph: XCSGraph, node: XCSNode) -> RecordedFunction | None:
-    """What a composite operator does with such arguments; None where that is not one graph."""
+def _may_be_recorded(graph: XCSGraph, node: XCSNode) -> bool:
+    return _are_known(graph, graph.bindings(node)) and _has_one_path(node.operator)
+
+
+def _recorded(graph: XCSGraph, node: XCSNode) -> RecordedFunction:
+    """What a composite operator does with such arguments. Raises whatever its code raises."""
     operator, bindings = node.operator, graph.bindings(node)
-    if not (_are_known(graph, bindings) and _has_one_path(operator)):
-        return None
     fields = {name: _Argument(name) for name in bindings.fields}
     leaves, structure = jax.tree.flatten(call_arguments(operator.signature, fields))
     labels = [leaf.field for leaf in leaves]
     constants = {f: b.value for f, b in bindings.fields.items() if isinstance(b, ConstantBinding)}
     static = [k for k, label in enumerate(labels) if label in constants]
     values = [constants.get(label) for label in labels]
-    try:
-        return record_structure(
-            operator, structure, values, labels, name=operator.name, static=static
-        )
-    except Exception:  # noqa: BLE001  (what keeps it from being recorded is no error of the graph)
-        return None
+    return record_structure(operator, structure, values, labels, name=operator.name, static=static)
 
 
 def _are_known(graph: XCSGraph, bindings: NodeBindings) -> bool:

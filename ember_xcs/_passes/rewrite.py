@@ -25,6 +25,7 @@ def rebuilt(
     dropped: set[str],
     replaced: Mapping[str, str] | None = None,
     values: Mapping[str, Any] | None = None,
+    notes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> XCSGraph:
     """Returns a graph without the nodes ``dropped``.
 
@@ -33,8 +34,9 @@ def rebuilt(
         dropped: The nodes to leave out.
         replaced: For dropped nodes that others read: the node that is read instead.
         values: For dropped nodes that others read: the value that is read instead.
+        notes: For other nodes: what is added to their metadata.
     """
-    replaced, values = replaced or {}, values or {}
+    replaced, values, notes = replaced or {}, values or {}, notes or {}
     result = emptied(graph)
     for node in graph.nodes.values():
         if node.id not in dropped:
@@ -43,7 +45,7 @@ def rebuilt(
                 node.operator,
                 node.id,
                 node.name if node.has_own_name else None,
-                node.metadata or None,
+                {**node.metadata, **notes.get(node.id, {})} or None,
                 constants or None,
             )
     for node_id in result.nodes:

@@ -18,17 +18,31 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ember_xcs._runtime.scheduler import RunScheduler
 
 if TYPE_CHECKING:
     from ember_xcs._runtime.run import Run
 
-__all__ = ["AdaptiveScheduler"]
+__all__ = ["AdaptiveScheduler", "Controller"]
 
 _SETTLED_WINDOWS = 8  # how many windows the limit rests before more is tried again
 _PAYS = 0.5  # the part of a growth of the limit that must show as growth of the speed
+
+
+class Controller(Protocol):
+    """Chooses how many host calls are in flight at once."""
+
+    def ended(self, operator: str, seconds: float, in_flight: int) -> int:
+        """Takes the duration of a call, and returns the limit from now on.
+
+        Args:
+            operator: The name of the operator that was called.
+            seconds: How long the call took, in seconds.
+            in_flight: How many calls were in flight, this one among them.
+        """
+        ...
 
 
 class AdaptiveScheduler(RunScheduler):

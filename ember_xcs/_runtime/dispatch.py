@@ -22,30 +22,34 @@ waking        whether a worker has been called and has not come yet
 waiting       whether the thread that asked is waiting for ``signal``
 ============  ================================================================================
 
-Between any two changes, which all happen under ``lock``: if the queue is not empty, a worker is
+Between any two changes, which happen under ``lock``: if the queue is not empty, a worker is
 at work or on its way; if ``done`` equals ``total``, the queue is empty and the caller is not
-waiting. The lock is never held while a task runs.
+waiting. The lock is never held while a task runs. Plain calls leave it alone where they can: see
+the module of the plain calls.
 """
 
 from __future__ import annotations
 
-import heapq
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from ember_xcs._core.jax_state import call_under
 from ember_xcs._runtime.fan import OpenFan
 from ember_xcs._runtime.launch import Launcher
-from ember_xcs._runtime.layout import EMPTY, FAN, GLUE, INLINE, LAUNCHED, PROCESS, THREAD
+from ember_xcs._runtime.layout import FAN, GLUE, INLINE, LAUNCHED, PROCESS, THREAD
+from ember_xcs._runtime.plain import perform_plain
 from ember_xcs._runtime.threads import threads
 
 if TYPE_CHECKING:
+    from ember_xcs._runtime.adaptive import Controller
     from ember_xcs._runtime.run import Run
     from ember_xcs.errors import NodeExecutionError
 
-__all__ = ["SLICE_SECONDS", "Controller", "Dispatch"]
+__all__ = ["SLICE_SECONDS", "Dispatch"]
 
 Unit: TypeAlias = tuple[int, int | None]  # a rank, and the number of a call for an open fan
 
@@ -53,20 +57,6 @@ _NONE: Final[tuple[int, ...]] = ()
 
 # A signal that comes just before a wait begins does not interrupt it, so waits are in slices.
 SLICE_SECONDS: Final = 0.25
-
-
-class Controller(Protocol):
-    """Chooses how many host calls are in flight at once."""
-
-    def ended(self, operator: str, seconds: float, in_flight: int) -> int:
-        """Takes the duration of a call, and returns the limit from now on.
-
-        Args:
-            operator: The name of the operator that was called.
-            seconds: How long the call took, in seconds.
-            in_flight: How many calls were in flight, this one among them.
-        """
-        ...
 
 
 class Dispatch:
@@ -95,7 +85,7 @@ class Dispatch:
         self.follow = follow
         self._controller = controller
         self._begun: dict[Unit, float] = {}
-        self._warms = bool(run.layout.warmups)
+        self.warms = bool(run.layout.warmups)
         self.queue = sorted(ranks)
         self.parked: list[int] = []
         self.processes_parked: list[int] = []
@@ -164,59 +154,25 @@ class Dispatch:
         finally:
             self.run.seats.pop(name, None)
 
-    def _perform_from(self, unit: Unit | None, seat: list[Any], *, light: bool) -> None:  # noqa: C901  (the one hot loop)
-        """The loop that everything goes through; ``seat`` says what is being performed.
-
-        It is long because every call in it would be paid for by every task.
-        """
-        run = self.run
-        steps, values, arrivals, readers = run.steps, run.values, run.arrivals, run.readers
-        queue, fresh = self.queue, run.context.copy
-        unlimited = self.limit is None and self.follow and not light
-        ready: Sequence[int]
+    def _perform_from(self, unit: Unit | None, seat: list[Any], *, light: bool) -> None:
+        """Performs a unit and what follows; ``seat`` says what is being performed."""
+        steps = self.run.steps
         while unit is not None:
             rank, element = unit
+            seat[0] = rank
             done = 0
+            ready: Sequence[int]
             try:
-                while True:
-                    seat[0] = rank
-                    step = steps[rank]
-                    if step is None:
-                        ready = self._perform_special(rank, element)
-                        break
-                    function, own, single, arguments, slot, dead, shared, followers, joins = step
-                    if own:
-                        if single >= 0:
-                            value = fresh().run(function, values[single])
-                        else:
-                            value = fresh().run(function, *arguments(values))
-                    elif single >= 0:
-                        value = function(values[single])
-                    else:
-                        value = function(*arguments(values))
-                    if self.stopped:
-                        return
-                    if slot >= 0:
-                        values[slot] = value
-                    else:
-                        run.write(rank, value)
-                    for slot in dead:
-                        values[slot] = EMPTY
-                    for slot in shared:
-                        if readers[slot].pop():  # type: ignore[union-attr]
-                            values[slot] = EMPTY
-                    done += 1
-                    ready = followers
-                    if joins:
-                        ready = [join for join in joins if arrivals[join].pop()]  # type: ignore[index, union-attr]
-                        ready += followers
-                    if unlimited and len(ready) == 1 and not queue and steps[ready[0]]:
-                        (rank,) = ready
+                if steps[rank] is None:
+                    ready = self._perform_special(rank, element)
+                else:
+                    rank, done, ready, error = perform_plain(self, rank, seat, light=light)
+                    if error is not None:
+                        unit = self.failed(rank, element, error, done, light=light)
                         continue
-                    break
                 unit = self._next(rank, element, ready, done, light)
             except Exception as error:  # noqa: BLE001  (user code may raise anything)
-                unit = self.failed(rank, element, error, done, light=light)
+                unit = self.failed(rank, element, error, light=light)
 
     def _perform_special(self, rank: int, element: int | None) -> Sequence[int]:
         """Performs what is not one plain call; returns what that made ready."""
@@ -238,13 +194,25 @@ class Dispatch:
         if not fan.calls:
             return self._join(rank, fan)
         if self._modes[rank] & ~FAN <= INLINE:
-            for element in range(len(fan.calls)):
-                fan.results[element] = Launcher(self).call(rank, element)
+            self._call_in_turn(rank, fan)
             return self._join(rank, fan)
         with self._lock:
             if not self.stopped:
-                heapq.heappush(self.queue, rank)
+                heappush(self.queue, rank)
         return _NONE
+
+    def _call_in_turn(self, rank: int, fan: OpenFan) -> None:
+        """Makes the calls of a fan on this thread, one after another."""
+        launcher = Launcher(self)
+        for element in range(len(fan.calls)):
+            fan.at = element
+            try:
+                fan.results[element] = launcher.call(rank, element)
+            except Exception as error:
+                if not fan.keeps(element, error):
+                    raise
+                fan.results[element] = error
+        fan.at = None
 
     def _join(self, rank: int, fan: OpenFan) -> Sequence[int]:
         task = self.run.layout.tasks[rank]
@@ -289,23 +257,34 @@ class Dispatch:
         if self.stopped:
             return None
         fan = self.fans.get(rank)
-        failure = self.run.describe(rank, error, fan, element)
+        ready: Sequence[int] = _NONE
+        if fan is not None and fan.keeps(element, error):
+            ready = self.arrived(rank, element, error)
+            return self._next(rank, element, ready, done, light)
+        at = fan.at if fan is not None and element is None else element
+        failure = self.run.describe(rank, error, fan, at)
         if fan is None or element is None or self.run.options.on_error == "raise":
-            done += self._fail(rank, failure)
+            settled, ready = self._fail(rank, failure)
+            done += settled
         else:  # the node has failed once the last call in flight has ended
             with self._lock:
                 fan.error = fan.error or failure
-        return self._next(rank, element, _NONE, done, light)
+        return self._next(rank, element, ready, done, light)
 
-    def _fail(self, rank: int, failure: NodeExecutionError) -> int:
-        """Fails a task; returns how many of the tasks of this dispatch that settles."""
-        skipped = self.run.fail(rank, failure)
-        return 1 + skipped if self.follow else 1
+    def _fail(self, rank: int, failure: NodeExecutionError) -> tuple[int, Sequence[int]]:
+        """Fails a task; returns how many tasks of this dispatch that settles, and what is ready."""
+        skipped, ready = self.run.fail(rank, failure)
+        return (1 + skipped if self.follow else 1), ready
 
     def go_on(self, unit: Unit | None, *, light: bool) -> None:
         """Performs a unit and what follows, in the context of the run."""
         if unit is not None:
-            self.run.context.copy().run(self._work, unit, light=light)
+            self._in_context(self._work, unit, light=light)
+
+    def _in_context(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Calls a function as whoever asked for the run would have called it."""
+        run = self.run
+        call_under(run.jax_settings, run.context.copy().run, function, *args, **kwargs)
 
     # Taking what is ready
 
@@ -335,7 +314,7 @@ class Dispatch:
                 wake = self.waking
             if self.launches:
                 launches, self.launches = self.launches, []
-            warm = self._warms and self._hides_warmups(launches, unit)
+            warm = self.warms and self._hides_warmups(launches, unit)
             if self.done >= self.total:
                 self._release_caller()
         if launches:
@@ -351,15 +330,15 @@ class Dispatch:
         if unit:  # a fan that has yet to be opened is no call
             mode, is_opened = self._modes[unit[0]], unit[1] is not None
             launches = launches or (mode & ~FAN >= THREAD and (is_opened or not mode & FAN))
-        self._warms = bool(self.queue or not launches)
-        return not self._warms
+        self.warms = bool(self.queue or not launches)
+        return not self.warms
 
     def _warm_up(self) -> None:
         """Compiles ahead of time what no run of the plan has compiled yet."""
         pending = self.run.layout.warmups
         while pending and not self.stopped:
             try:
-                self.run.context.copy().run(pending.pop(0))
+                self._in_context(pending.pop(0))
             except IndexError:  # another run of the plan took the last
                 return
             except Exception as error:  # noqa: BLE001  (user code may raise anything)
@@ -374,17 +353,17 @@ class Dispatch:
         elif not self.stopped:
             queue = self.queue
             for rank in ready:
-                heapq.heappush(queue, rank)
+                heappush(queue, rank)
 
     def _take(self, light: bool) -> Unit | None:
         """Takes the first unit that may begin, and sets aside what is to be launched."""
         queue, modes = self.queue, self._modes
-        while queue:
-            rank = heapq.heappop(queue)
+        while queue and not self.stopped:
+            rank = heappop(queue)
             mode = modes[rank]
             kind = mode & ~FAN
             if light and kind != GLUE and kind != LAUNCHED:
-                heapq.heappush(queue, rank)
+                heappush(queue, rank)
                 return None
             if kind < THREAD or (mode & FAN and rank not in self.fans):
                 return rank, None
@@ -395,7 +374,7 @@ class Dispatch:
                 fan = self.fans[rank]
                 element = fan.begin()
                 if fan.queued:
-                    heapq.heappush(queue, rank)
+                    heappush(queue, rank)
             if self._controller is not None:
                 self._begun[rank, element] = time.perf_counter()
             if kind != LAUNCHED:
@@ -411,11 +390,11 @@ class Dispatch:
             self._unpark(kind)
             return False
         if self.limit is not None and self.in_flight >= self.limit:
-            heapq.heappush(self.parked, rank)
+            heappush(self.parked, rank)
             return False
         if kind == PROCESS:
             if self._processes >= self._process_limit:
-                heapq.heappush(self.processes_parked, rank)
+                heappush(self.processes_parked, rank)
                 self._unpark(THREAD)
                 return False
             self._processes += 1
@@ -425,9 +404,9 @@ class Dispatch:
     def _unpark(self, kind: int) -> None:
         """Queues a task that was waiting for a call to end."""
         if kind == PROCESS and self.processes_parked:
-            heapq.heappush(self.queue, heapq.heappop(self.processes_parked))
+            heappush(self.queue, heappop(self.processes_parked))
         if self.parked:
-            heapq.heappush(self.queue, heapq.heappop(self.parked))
+            heappush(self.queue, heappop(self.parked))
 
     def _leave(self, rank: int, element: int | None) -> None:
         """Counts a host call as ended, and queues what may begin because of that."""
@@ -448,9 +427,11 @@ class Dispatch:
     def _leave_fan(self, rank: int) -> None:
         fan = self.fans[rank]
         if fan.end() and not self.stopped:
-            heapq.heappush(self.queue, rank)
+            heappush(self.queue, rank)
         if fan.error is not None and fan.in_flight == 0:
-            self.done += self._fail(rank, fan.error)
+            settled, ready = self._fail(rank, fan.error)
+            self.done += settled
+            self._enqueue(ready)
 
     def _adapt(self, rank: int, element: int | None) -> None:
         """Has the controller set the limit anew."""
@@ -470,7 +451,7 @@ class Dispatch:
         """What a worker does that was called."""
         if self.stopped:
             return
-        self.run.context.copy().run(self._serve)
+        self._in_context(self._serve)
 
     def _serve(self) -> None:
         try:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from ember_xcs._core.options import ExecutionOptions, resolve_options, suggestion
+from ember_xcs._core.options import resolve_options, suggestion
 from ember_xcs._graph.ports import MISSING
 from ember_xcs._lower.lower import lower
 from ember_xcs._lower.plan import ALL_INPUTS
+from ember_xcs._passes.dead_nodes import side_effects_alone
 from ember_xcs._runtime.result import ExecutionResult
 from ember_xcs._runtime.supervise import OptionsArgument, aexecute_plan, execute_plan
 from ember_xcs.errors import UnboundInputError, UnknownFieldError, UnknownNodeError
 
 if TYPE_CHECKING:
+    from ember_xcs._core.options import ExecutionOptions
     from ember_xcs._graph.graph import XCSGraph
     from ember_xcs._lower.plan import Plan
     from ember_xcs._runtime.scheduler import Scheduler
@@ -57,7 +60,8 @@ class GraphExecutor:
         Args:
             inputs: The inputs of the graph, by name.
             outputs: The nodes whose outputs are wanted, by id; ``"all"`` for every node, None
-                for the outputs of the graph.
+                for the outputs of the graph. With none of them, as in ``[]``, only side effects
+                and what they need are run, and the result is empty.
 
         Raises:
             GraphError: If the graph is not valid, or an input or output is not one of it. Then
@@ -76,7 +80,8 @@ class GraphExecutor:
         Args:
             inputs: The inputs of the graph, by name.
             outputs: The nodes whose outputs are wanted, by id; ``"all"`` for every node, None
-                for the outputs of the graph.
+                for the outputs of the graph. With none of them, as in ``[]``, only side effects
+                and what they need are run, and the result is empty.
 
         Raises:
             GraphError: If the graph is not valid, or an input or output is not one of it. Then
@@ -97,25 +102,26 @@ class GraphExecutor:
         Raises:
             GraphError: If the graph is not valid, or an output is not one of it.
         """
-        return self._plan(self._with_outputs(outputs), resolve_options(self._options))
+        return self._plan(outputs, resolve_options(self._options))
 
-    def _plan(self, graph: XCSGraph, options: ExecutionOptions) -> Plan:
-        graph.validate()
-        return lower(graph, options)
+    def _plan(self, outputs: Outputs, options: ExecutionOptions) -> Plan:
+        wanted = self._wanted(outputs)
+        self.graph.validate()
+        plan = lower(self._view(wanted), options)
+        return _without_results(plan) if wanted == () else plan
 
     def _prepared(
         self, inputs: Mapping[str, Any], outputs: Outputs
     ) -> tuple[Plan, list[Any], ExecutionOptions]:
         options = resolve_options(self._options)
-        graph = self._with_outputs(outputs)
-        plan = self._plan(graph, options)
-        return plan, _input_values(graph, plan, inputs), options
+        plan = self._plan(outputs, options)
+        return plan, _input_values(self.graph, plan, inputs), options
 
-    def _with_outputs(self, outputs: Outputs) -> XCSGraph:
-        """The graph with these nodes as its outputs, so that fusion keeps them apart."""
+    def _wanted(self, outputs: Outputs) -> tuple[str, ...] | None:
+        """The nodes that are asked for; None for the outputs of the graph."""
         graph = self.graph
         if outputs is None:
-            return graph
+            return None
         wanted = tuple(graph.nodes) if outputs == "all" else tuple(outputs)
         for node_id in wanted:
             if node_id not in graph.nodes:
@@ -124,13 +130,30 @@ class GraphExecutor:
                     f"{suggestion(node_id, graph.nodes)}",
                     (node_id,),
                 )
+        return wanted
+
+    def _view(self, wanted: tuple[str, ...] | None) -> XCSGraph:
+        """The graph with these nodes as its outputs, so that fusion keeps them apart."""
+        graph = self.graph
+        if wanted is None:
+            return graph
         views = _views.setdefault(graph, {})
         version, view = views.get(wanted, (-1, graph))
         if version != graph.version:
-            view = graph.copy()
+            view = graph.copy() if wanted else side_effects_alone(graph)
             view.set_outputs(*wanted)
             views[wanted] = graph.version, view
         return view
+
+
+_resultless: weakref.WeakKeyDictionary[Plan, Plan] = weakref.WeakKeyDictionary()
+
+
+def _without_results(plan: Plan) -> Plan:
+    """The same plan, of which nothing is kept; one for each, as schedulers prepare each once."""
+    if plan not in _resultless:
+        _resultless[plan] = dataclasses.replace(plan, outputs={})
+    return _resultless[plan]
 
 
 def execute_graph(
@@ -146,7 +169,8 @@ def execute_graph(
         graph: The graph.
         inputs: Its inputs, by name.
         outputs: The nodes whose outputs are wanted, by id; ``"all"`` for every node, None for
-            the outputs of the graph.
+            the outputs of the graph. With none of them, as in ``[]``, only side effects and what
+            they need are run, and the result is empty.
         options: How to run it, over the options of the context.
         scheduler: Over that of the options.
 
@@ -172,7 +196,8 @@ async def aexecute_graph(
         graph: The graph.
         inputs: Its inputs, by name.
         outputs: The nodes whose outputs are wanted, by id; ``"all"`` for every node, None for
-            the outputs of the graph.
+            the outputs of the graph. With none of them, as in ``[]``, only side effects and what
+            they need are run, and the result is empty.
         options: How to run it, over the options of the context.
         scheduler: Over that of the options.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ember_xcs._core.arguments import summary
@@ -11,8 +11,38 @@ from ember_xcs.errors import ExecutionTimeout, NodeExecutionError
 
 if TYPE_CHECKING:
     from ember_xcs._lower.plan import Task
+    from ember_xcs._runtime.layout import Layout
 
-__all__ = ["call_timeout", "node_error", "shortened"]
+__all__ = ["call_timeout", "fallout", "node_error", "shortened"]
+
+
+def fallout(layout: Layout, rank: int, skipped: Collection[int]) -> tuple[list[int], list[int]]:
+    """Returns what a failed task keeps from running, and what only had to come after that.
+
+    Side effects wait for those before them in the program, whose values they do not read: such a
+    wait ends when the one before has failed or is skipped.
+
+    Args:
+        layout: The plan.
+        rank: The task that failed.
+        skipped: What is skipped already.
+
+    Returns:
+        The ranks that need a value that will not be; and, once for each wait that ends, the ranks
+        that need none.
+    """
+    lost, later = [rank], []
+    kept_from_running = {rank, *skipped}
+    for other in lost:  # grows meanwhile
+        *_, followers, joins = layout.links[other]
+        values = set(layout.tasks[other].writes)
+        for successor in (*followers, *joins):
+            if values.isdisjoint(layout.tasks[successor].reads):
+                later.append(successor)
+            elif successor not in kept_from_running:
+                kept_from_running.add(successor)
+                lost.append(successor)
+    return lost[1:], [successor for successor in later if successor not in kept_from_running]
 
 
 def node_error(

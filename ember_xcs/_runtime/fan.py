@@ -24,17 +24,32 @@ class OpenFan:
         in_flight: How many calls have begun and not ended.
         ended: How many calls have ended well.
         error: The failure of the first call that failed.
+        keeps_errors: Whether the exception of a call is its result.
+        at: The number of the call being made, where they are made one after another.
         queued: Whether the fan is in the queue of ready tasks. Holds between any two changes:
             a fan with calls that may begin is queued, and at most once.
     """
 
-    __slots__ = ("calls", "ended", "error", "in_flight", "limit", "next", "queued", "results")
+    __slots__ = (
+        "at",
+        "calls",
+        "ended",
+        "error",
+        "in_flight",
+        "keeps_errors",
+        "limit",
+        "next",
+        "queued",
+        "results",
+    )
 
     def __init__(self, task: Task, calls: Sequence[tuple[Any, ...]]) -> None:
         self.calls = calls
         self.results: list[Any] = [EMPTY] * len(calls)
         self.next = self.in_flight = self.ended = 0
         self.error: NodeExecutionError | None = None
+        self.keeps_errors = task.fan is not None and task.fan.keeps_errors
+        self.at: int | None = None
         self.limit = len(calls) if task.concurrency is None else task.concurrency
         self.queued = bool(calls)
 
@@ -42,6 +57,15 @@ class OpenFan:
     def may_begin(self) -> bool:
         """Whether another call may begin now."""
         return self.error is None and self.next < len(self.calls) and self.in_flight < self.limit
+
+    def keeps(self, element: int | None, error: BaseException) -> bool:
+        """Whether an error is the result of a call; not what fails when the calls have ended."""
+        return (
+            self.keeps_errors
+            and element is not None
+            and isinstance(error, Exception)
+            and self.results[element] is EMPTY
+        )
 
     def begin(self) -> int:
         """Begins a call and returns its number."""

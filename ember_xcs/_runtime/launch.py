@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ember_xcs._core.jax_state import call_under
 from ember_xcs._lower.plan import Executor, Task, TaskKind
 from ember_xcs._runtime.failures import call_timeout
 from ember_xcs._runtime.io_loop import io_loop
@@ -47,7 +48,8 @@ class Launcher:
                 worker = "process"
                 return processes.call(run, task, arguments)
             if task.kind is TaskKind.CALL:
-                return run.context.copy().run(task.run, *arguments)
+                copied = run.context.copy().run
+                return call_under(run.jax_settings, copied, task.run, *arguments)
             return task.run(*arguments)
         finally:
             run.record(rank, element, worker, start)

@@ -52,23 +52,33 @@ class ProcessPool:
             arguments: What with, by position.
 
         Raises:
-            XCSError: If the call cannot be pickled, or the process died.
+            XCSError: If the call cannot be pickled, or the process died; if the task is repeatable,
+                the process that was to make the call once more, too.
             ExecutionTimeout: If the call takes too long; the process is killed.
         """
         request = _pickled(task, arguments)
+        try:
+            reply = self._ask(run, task, request)
+        except _ProcessDied:
+            if not task.is_repeatable:
+                raise
+            reply = self._ask(run, task, request)
+        return _unpacked(reply, task)
+
+    def _ask(self, run: Run, task: Task, request: bytes) -> bytes:
+        """Has a process make a call as soon as one may."""
         while not self._turns.acquire(timeout=_TURN_SECONDS):
             run.check()
         try:
             process = self._borrow()
             run.attach(process)
             try:
-                reply = process.ask(request, task)
+                return process.ask(request, task)
             finally:
                 run.detach(process)
                 self._give_back(process)
         finally:
             self._turns.release()
-        return _unpacked(reply, task)
 
     def close(self, timeout_seconds: float = 5.0) -> list[str]:
         """Ends the processes that have no work; the pool can still be used.
@@ -100,6 +110,10 @@ class ProcessPool:
         else:
             process.stop()
             process.join(5.0)
+
+
+class _ProcessDied(XCSError):
+    """Raised when a process ended before its call did."""
 
 
 class _Process:
@@ -151,7 +165,7 @@ class _Process:
         if self._stopped:
             return ExecutionCancelled(f"the process of {task.operator} was killed with its run")
         self._process.join(1.0)
-        return XCSError(
+        return _ProcessDied(
             f"the process that ran {task.operator} died with exit code {self._process.exitcode}; "
             "if it died at its first call, the main script may start work when it is imported: "
             "put that under `if __name__ == '__main__':`"

@@ -29,10 +29,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 
+from ember_xcs._core.jax_state import jax_settings
 from ember_xcs._lower.plan import TaskKind
 from ember_xcs._runtime import timeline as timelines
-from ember_xcs._runtime.dispatch import Controller, Dispatch
-from ember_xcs._runtime.failures import node_error
+from ember_xcs._runtime.dispatch import Dispatch
+from ember_xcs._runtime.failures import fallout, node_error
 from ember_xcs._runtime.io_loop import io_loop
 from ember_xcs._runtime.layout import EMPTY, Layout, layout_of
 from ember_xcs.errors import ExecutionCancelled, NodeExecutionError, XCSError
@@ -40,6 +41,7 @@ from ember_xcs.errors import ExecutionCancelled, NodeExecutionError, XCSError
 if TYPE_CHECKING:
     from ember_xcs._core.options import ExecutionOptions
     from ember_xcs._lower.plan import Plan
+    from ember_xcs._runtime.adaptive import Controller
     from ember_xcs._runtime.fan import OpenFan
 
 __all__ = ["Run", "current_run"]
@@ -89,6 +91,7 @@ class Run:
         "fatal",
         "flights",
         "is_watched",
+        "jax_settings",
         "layout",
         "options",
         "outer",
@@ -141,6 +144,7 @@ class Run:
         self.blocks_io_loop: bool = (blocking and io_loop.is_current()) or (
             self.outer is not None and self.outer.blocks_io_loop
         )
+        self.jax_settings = jax_settings()
         self.context = copy_context()
         self.context.run(current_run.set, weakref.ref(self))
         self.ended_at: float | None = None
@@ -161,8 +165,8 @@ class Run:
             concurrency: The most calls at once, for a task that is many calls.
 
         Returns:
-            The tasks that are ready now because of this one, longest path first. Empty if the
-            task failed and the run goes on after errors.
+            The tasks that are ready now because of this one, longest path first. If it failed and
+            the run goes on after errors: those that only had to come after it.
 
         Raises:
             NodeExecutionError: If the task fails and the run ends at the first error.
@@ -177,9 +181,10 @@ class Run:
         try:
             value = self.compute(rank)
         except Exception as error:  # noqa: BLE001  (user code may raise anything)
-            self.fail(rank, self.describe(rank, error))
+            self.begin_counting()
+            _, ready = self.fail(rank, self.describe(rank, error))
             self.check()
-            return []
+            return self._indices(ready)
         finally:
             if self.is_watched:
                 self.seats.pop(threading.current_thread().name, None)
@@ -287,15 +292,16 @@ class Run:
             raise self.failure
         raise ExecutionCancelled(f"run {self.plan.name!r} was cancelled", self.partial_results())
 
-    def fail(self, rank: int, failure: NodeExecutionError) -> int:
+    def fail(self, rank: int, failure: NodeExecutionError) -> tuple[int, list[int]]:
         """Records the failure of a task, and ends the run or skips what depends on it.
 
         Returns:
-            How many tasks will not run because of it, itself not counted.
+            How many tasks will not run because of it, itself not counted, and the ranks that are
+            ready now since they only had to come after these.
         """
         with self._lock:
             if self.stopped:
-                return 0
+                return 0, []
             for node_id in self.layout.tasks[rank].node_ids:
                 self.errors[node_id] = failure
             if self.options.on_error == "continue":
@@ -303,7 +309,7 @@ class Run:
             self.failure = failure
             self.stopped = True
         self.stop()
-        return 0
+        return 0, []
 
     def describe(
         self,
@@ -470,22 +476,17 @@ class Run:
             if readers[slot].pop():  # type: ignore[union-attr]
                 values[slot] = EMPTY
 
-    def _skip_dependents(self, rank: int, failure: NodeExecutionError) -> int:
+    def _skip_dependents(self, rank: int, failure: NodeExecutionError) -> tuple[int, list[int]]:
         """Skips all that depends on a failed task, which can therefore never become ready."""
         cause = type(failure.__cause__).__name__
         reason = f"depends on {failure.node_id!r}, which failed with {cause}"
-        found: list[int] = []
-        pending = [rank]
-        while pending:
-            *_, followers, joins = self.layout.links[pending.pop()]
-            for successor in (*followers, *joins):
-                if successor not in self.skipped_ranks:
-                    self.skipped_ranks.add(successor)
-                    found.append(successor)
-                    pending.append(successor)
-        tasks = self.layout.tasks
+        found, later = fallout(self.layout, rank, self.skipped_ranks)
+        self.skipped_ranks.update(found)
+        tasks, arrivals = self.layout.tasks, self.arrivals
         self.skipped.update((n, reason) for other in found for n in tasks[other].node_ids)
-        return len(found)
+        assert arrivals is not None
+        ready = [r for r in later if (tokens := arrivals[r]) is None or tokens.pop()]
+        return len(found), ready
 
     def _indices(self, ranks: Iterable[int]) -> list[int]:
         tasks = self.layout.tasks

@@ -14,9 +14,10 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from ember_xcs._core.options import ExecutionOptions, resolve_options
+from ember_xcs._core.jax_state import call_under
+from ember_xcs._core.options import resolve_options
 from ember_xcs._runtime.dispatch import SLICE_SECONDS
 from ember_xcs._runtime.failures import shortened
 from ember_xcs._runtime.layout import EMPTY
@@ -26,6 +27,7 @@ from ember_xcs._runtime.threads import threads
 from ember_xcs.errors import ExecutionTimeout, XCSError
 
 if TYPE_CHECKING:
+    from ember_xcs._core.options import ExecutionOptions
     from ember_xcs._lower.plan import Plan
     from ember_xcs._runtime.scheduler import Scheduler
 
@@ -33,7 +35,7 @@ __all__ = ["aexecute_plan", "execute_plan"]
 
 _GRACE_SECONDS: Final = 0.25  # how long cancelled coroutines may take to clean up
 
-OptionsArgument = ExecutionOptions | Mapping[str, Any] | None
+OptionsArgument: TypeAlias = "ExecutionOptions | Mapping[str, Any] | None"
 
 
 def execute_plan(
@@ -192,7 +194,7 @@ class _Outcome:
 
     def perform(self, run: Run, scheduler: Scheduler) -> None:
         try:
-            run.context.copy().run(_perform, run, scheduler)
+            call_under(run.jax_settings, run.context.copy().run, _perform, run, scheduler)
         except BaseException as error:  # noqa: BLE001  (user code may raise anything)
             self.error = error
         self._report()

@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 
-from ember_xcs._core.operator import HostOperator, Kind
+from ember_xcs._core.operator import HostOperator
 from ember_xcs._core.operator_class import derived
-from ember_xcs._core.policy import HostPolicy
+from ember_xcs._core.plumbing import Glue
 from ember_xcs._trace.control import CONTROL_RULES
 from ember_xcs._trace.flatten import inlined
 from ember_xcs._trace.host_values import HostValue, wrap
@@ -24,7 +24,7 @@ from ember_xcs._trace.staging import check_handles, is_numeric, stage_call
 __all__ = ["lifted", "lifting", "staged_control"]
 
 
-class Constant(HostOperator):
+class Constant(Glue, HostOperator):
     """A value known while staging, as a host value."""
 
     value: Any
@@ -32,16 +32,6 @@ class Constant(HostOperator):
     def forward(self) -> Any:
         """Returns the value."""
         return self.value
-
-    @derived
-    def kind(self) -> Kind:
-        """``"glue"``."""
-        return "glue"
-
-    @derived
-    def policy(self) -> HostPolicy:
-        """Cheap and always the same."""
-        return HostPolicy(executor="inline", deterministic=True)
 
     @derived
     def name(self) -> str:

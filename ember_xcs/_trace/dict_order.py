@@ -6,6 +6,7 @@ sorted are no obstacle then.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,10 +34,14 @@ class _InOrder:
         return dict(zip(keys, children, strict=True))
 
 
-def keeping_order(tree: Any) -> Any:
+def keeping_order(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
     """Returns a tree equal to ``tree`` once it has been flattened and put together again.
 
     Its dicts, in lists, tuples and dicts, have their items in the order that they have now.
+
+    Args:
+        tree: The tree.
+        is_leaf: Says which containers are leaves, and stay as they are; None: none.
 
     Example:
         >>> leaves, structure = jax.tree.flatten(keeping_order({"b": 1, "a": [2, 3]}))
@@ -44,11 +49,13 @@ def keeping_order(tree: Any) -> Any:
         ([1, 2, 3], {'b': 1, 'a': [2, 3]})
     """
     kind = type(tree)
+    if is_leaf is not None and is_leaf(tree):
+        return tree
     if kind is tuple or kind is list:
-        return kind(map(keeping_order, tree)) if tree else tree
+        return kind(keeping_order(item, is_leaf) for item in tree) if tree else tree
     if kind is not dict or not tree:
         return tree
-    items = {key: keeping_order(value) for key, value in tree.items()}
+    items = {key: keeping_order(value, is_leaf) for key, value in tree.items()}
     return items if _is_sorted(items) else _InOrder(items)
 
 

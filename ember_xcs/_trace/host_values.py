@@ -24,6 +24,7 @@ from ember_xcs.errors import TracingError
 __all__ = [
     "HOST_DTYPE",
     "HandleTable",
+    "HostBatch",
     "HostValue",
     "from_bits",
     "host_aval",
@@ -75,6 +76,10 @@ def host_aval(shape: tuple[int, ...] = ()) -> jax.core.ShapedArray:
     return jax.core.ShapedArray(shape, HOST_DTYPE)
 
 
+class HostBatch(np.ndarray[Any, Any]):
+    """Host values side by side: an object array that stands for a batch, not for one object."""
+
+
 class HandleTable:
     """The objects behind the handles of one region call."""
 
@@ -83,10 +88,15 @@ class HandleTable:
     def __init__(self) -> None:
         self._objects: list[Any] = []
 
-    def encode(self, value: Any) -> np.ndarray[Any, Any]:
-        """Returns the handles, as integers, of one object or an object array of them."""
+    def encode(self, value: Any, rank: int) -> np.ndarray[Any, Any]:
+        """Returns the handles, as integers, of one object or an object array of them.
+
+        Args:
+            value: The object; for a rank above zero, an object array of that rank.
+            rank: How many batch axes there are. An object may be an object array itself.
+        """
         start = len(self._objects)
-        if not (isinstance(value, np.ndarray) and value.dtype == object):
+        if rank == 0:
             self._objects.append(value)
             return np.array([start], np.uint32)
         self._objects.extend(value.ravel().tolist())

@@ -54,6 +54,8 @@ class CallSite:
         parameters: The signature of the operator's ``forward``.
         raw: Whether the operator takes and returns its operands as they are: control flow.
         traced_operator: Whether the operator's own arrays are among the operands.
+        host_batches: For each operand, whether it is a batch of host values, which an operator
+            receives as a list.
     """
 
     operator: HostOperator
@@ -67,6 +69,7 @@ class CallSite:
     parameters: inspect.Signature = _NO_PARAMETERS
     raw: bool = False
     traced_operator: bool = False
+    host_batches: tuple[bool, ...] = ()
 
     def __repr__(self) -> str:
         return self.operator.name

@@ -19,9 +19,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import pydantic
 
 from ember_xcs._core.plumbing import Step, opened_container
+from ember_xcs._core.pydantic_models import is_model
 
 __all__ = ["Provenance", "Tracked", "children_of", "has_identity", "made_anew"]
 
@@ -173,7 +173,7 @@ def _rebuilt(value: Any, parts: list[tuple[Step, Any]]) -> Any:
     fields = {key: part for (_, key), part in parts}
     if type(value) is dict:
         return fields
-    if isinstance(value, pydantic.BaseModel):
+    if is_model(value):
         return value.model_copy(update=fields)
     if isinstance(value, tuple):
         return type(value)(**fields)

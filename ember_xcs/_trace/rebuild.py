@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from ember_xcs._core.operator import HostOperator
     from ember_xcs._trace.primitive import CallSite
@@ -19,11 +21,17 @@ def rebuild_by_parameter(
     """Returns the operator and its arguments by parameter."""
     constants = iter(site.constants)
     leaves = [
-        next(constants) if position is None else operands[position]
+        next(constants) if position is None else _operand(site, operands, position)
         for position in site.operand_positions
     ]
     operator, arguments = site.structure.unflatten(leaves)
     return (operator if site.traced_operator else site.operator), arguments
+
+
+def _operand(site: CallSite, operands: Sequence[Any], position: int) -> Any:
+    value = operands[position]
+    is_batch = site.host_batches[position] and isinstance(value, np.ndarray)
+    return value.tolist() if is_batch else value
 
 
 def rebuild_arguments(

@@ -30,6 +30,7 @@ from ember_xcs._trace.dict_order import keeping_order
 from ember_xcs._trace.host_values import (
     HOST_DTYPE,
     MARK,
+    HostBatch,
     HostValue,
     is_host_dtype,
     wrap,
@@ -45,6 +46,7 @@ __all__ = [
     "contains_host_calls",
     "is_numeric",
     "noting_host_calls",
+    "placing_results",
     "stage_call",
     "stage_function",
 ]
@@ -62,6 +64,24 @@ def noting_host_calls() -> Iterator[list[str]]:
         yield seen
     finally:
         _seen.reset(token)
+
+
+_place: ContextVar[Callable[[Any], Any] | None] = ContextVar("ember_xcs_place", default=None)
+
+
+@contextlib.contextmanager
+def placing_results(place: Callable[[Any], Any]) -> Iterator[None]:
+    """Has ``place`` say where the arrays are to lie that host calls give, as they are staged."""
+    token = _place.set(place)
+    try:
+        yield
+    finally:
+        _place.reset(token)
+
+
+def _placed(result: Any) -> Any:
+    place = _place.get()
+    return result if place is None or is_host_dtype(result.dtype) else place(result)
 
 
 def is_numeric(leaf: Any) -> bool:
@@ -83,7 +103,7 @@ def stage_call(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, A
     bind = bind_call if vjp is None else _with_vjp(bind_call, vjp)
     with calling():
         results = bind(site, operands)
-    return operator.output_type.structure.unflatten([wrap(r) for r in results])
+    return operator.output_type.structure.unflatten([wrap(_placed(r)) for r in results])
 
 
 def call_site(
@@ -124,6 +144,7 @@ def call_site(
         line=user_line(),
         parameters=parameters,
         traced_operator=traced,
+        host_batches=tuple(is_host_dtype(x.dtype) and x.ndim > 0 for x in operands),
     )
     return site, operands
 
@@ -337,7 +358,7 @@ def _abstract_leaf(leaf: Any) -> Any:
         return leaf
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return leaf
-    return jax.ShapeDtypeStruct((), HOST_DTYPE)
+    return jax.ShapeDtypeStruct(leaf.shape if isinstance(leaf, HostBatch) else (), HOST_DTYPE)
 
 
 def contains_host_calls(jaxpr: Any) -> bool:

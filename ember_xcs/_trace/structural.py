@@ -10,10 +10,9 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import pydantic
-
 from ember_xcs._core import calls
 from ember_xcs._core.plumbing import Form, split_form
+from ember_xcs._core.pydantic_models import validation_errors
 from ember_xcs._graph import XCSGraph
 from ember_xcs._trace.errors import line_of
 from ember_xcs._trace.from_jaxpr import GraphProgram
@@ -125,7 +124,7 @@ def _set_outputs(recorder: GraphRecorder, results: Sequence[Symbol]) -> tuple[tu
 
 def _translated(error: Exception) -> Exception:
     """Returns the ``TracingError`` for an error that library code raises about a symbol."""
-    if isinstance(error, pydantic.ValidationError):
+    if isinstance(error, validation_errors()):
         given = [e["input"] for e in error.errors(include_url=False)]
         found = next((value for value in given if is_symbol(value)), None)
         if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import linecache
 import os
 import sys
@@ -9,14 +10,11 @@ import sysconfig
 from pathlib import Path
 from types import FrameType
 
-import jax
-import numpy as np
-import pydantic
-
 __all__ = ["frame_line", "is_foreign", "user_line"]
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
-_LIBRARIES = (Path(module.__file__ or "").resolve().parent for module in (jax, np, pydantic))
+_SPECS = map(importlib.util.find_spec, ("jax", "numpy", "pydantic"))  # which loads none of them
+_LIBRARIES = [Path(s.origin).resolve().parent for s in _SPECS if s is not None and s.origin]
 _FOREIGN = ("<frozen", *(f"{path}{os.sep}" for path in (_PACKAGE, *_LIBRARIES)))
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
 

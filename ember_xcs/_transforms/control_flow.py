@@ -9,8 +9,7 @@ numeric parts.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import jax
 
@@ -22,6 +21,9 @@ from ember_xcs._trace.host_values import HostValue
 from ember_xcs._trace.staging import contains_host_calls, is_numeric
 from ember_xcs._trace.user_line import user_line
 from ember_xcs.errors import TracingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 __all__ = ["cond", "fori_loop", "scan", "switch", "while_loop"]
 

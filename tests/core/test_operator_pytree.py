@@ -258,3 +258,25 @@ def test_a_pure_operator_runs_under_its_name():
         .as_text(debug_info=True)
     )
     assert "Linear" in text
+
+
+SAME = [
+    (np.array([2.0]), np.array([2]), False),
+    (np.array([2.0]), np.array(2.0), False),
+    (np.array([2.0]), np.array([2.0]), True),
+    (np.float32(2), np.float32(2), True),
+    (np.array([0.0]), np.array([-0.0]), False),
+    (np.array([np.nan]), np.array([np.nan]), True),
+    (np.array([1, 2]), np.array([1, 2]), True),
+    (np.array(["a", None]), np.array(["a", None]), True),
+    (np.array([1], object), np.array([1.0], object), False),
+    (jnp.array([2.0]), jnp.array([2]), False),
+    (jnp.array([2.0]), jnp.array([2.0]), True),
+    (jax.random.key(1), jax.random.key(1), True),
+    (jax.random.key(1), jax.random.key(2), False),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "same"), SAME)
+def test_arrays_are_interchangeable_if_shape_dtype_and_contents_are_the_same(one, other, same):
+    assert same_value(one, other) is same

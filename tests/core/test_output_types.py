@@ -13,6 +13,7 @@ import pydantic
 import pytest
 from jax import ShapeDtypeStruct
 
+import ember_xcs as xcs
 from ember_xcs._core.functions import host, pure
 from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._core.outputs import HOST, ArrayType, RecordType, output_type
@@ -351,3 +352,40 @@ def test_jaxtyping_annotations_are_understood():
 
     assert output_type(Float[Array, "2 3"]).kind == ArrayType((2, 3), jnp.float32)
     assert output_type(Float[Array, "n 3"]).kind is HOST
+
+
+class OfLength(xcs.HostOperator):
+    length: int
+
+    @property
+    def out(self):
+        return jax.ShapeDtypeStruct((self.length,), jnp.float32)
+
+    def forward(self, text):
+        return np.full(self.length, len(text), np.float32)
+
+
+class OfShape(xcs.HostOperator):
+    out: jax.ShapeDtypeStruct
+
+    def forward(self, text):
+        return np.full(self.out.shape, len(text), self.out.dtype)
+
+
+@pytest.mark.parametrize(
+    "make", [OfLength, lambda n: OfShape(jax.ShapeDtypeStruct((n,), jnp.float32))]
+)
+def test_an_instance_may_say_what_it_returns(make):
+    for length in (3, 4):
+        operator = make(length)
+        assert xcs.jit.trace(lambda text, op=operator: op(text).sum())("ab") == 2 * length
+        assert operator.output_type.kind.shape == (length,)
+
+
+def test_what_an_instance_says_it_returns_is_checked():
+    class Longer(OfLength):
+        def forward(self, text):
+            return np.zeros(self.length + 1, np.float32)
+
+    with pytest.raises(xcs.OperatorOutputError, match=r"float32\[3\] and returned float32\[4\]"):
+        Longer(3)("ab")

@@ -3,6 +3,7 @@
 import pydantic
 import pytest
 
+import ember_xcs as xcs
 from ember_xcs._core.composition import Parallel, Sequential
 from ember_xcs._core.functions import host
 from ember_xcs._core.operator import HostOperator, Operator
@@ -143,3 +144,45 @@ def test_a_specification_is_applied_once_in_a_sequence():
             return {"text": text}
 
     assert Sequential(Step())("a") == {"text": "a+"}
+
+
+class Counted(pydantic.BaseModel):
+    q: str
+    count: int = 2
+    tags: list[str] = pydantic.Field(default_factory=lambda: ["tag"])
+
+
+class Asks(xcs.HostOperator):
+    input_spec = Counted
+
+    def forward(self, q, count, tags):
+        return q * count, tags
+
+
+class Asking(xcs.Operator):
+    input_spec = Counted
+    inner: xcs.Operator
+
+    def forward(self, q, count, tags):
+        return self.inner(q, count, tags)
+
+
+def test_defaults_of_the_specification_stand_for_arguments_that_are_not_given():
+    assert Asks()("a") == ("aa", ["tag"])
+    assert Asks()("a", tags=["x"]) == ("aa", ["x"])
+    assert Asks()("a", 3) == ("aaa", ["tag"])
+    assert [f.required for f in Asks().signature.fields] == [True, False, False]
+
+
+def test_an_argument_without_a_default_is_still_required():
+    with pytest.raises(xcs.OperatorInputError, match="missing a required argument: 'q'"):
+        Asks()(count=2)
+
+
+@pytest.mark.parametrize("mode", ["trace", "structural"])
+@pytest.mark.parametrize("operator", [Asks(), Asking(Asks())], ids=["host", "composite"])
+def test_defaults_of_the_specification_hold_in_compiled_programs_and_graphs(operator, mode):
+    graph = xcs.XCSGraph()
+    graph.add_node(operator, "node")
+    assert xcs.execute_graph(graph, {"q": "a"})["node"] == ("aa", ["tag"])
+    assert tuple(xcs.jit(operator, mode=mode)("a")) == ("aa", ["tag"])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import ember_xcs as xcs
 from ember_xcs._core.composition import Template
 from ember_xcs.errors import OperatorInputError
 
@@ -123,3 +124,34 @@ def test_a_template_is_its_text():
 @pytest.mark.parametrize("name", ["self", "args", "kwargs", "text", "name"])
 def test_placeholders_may_have_any_name(name):
     assert Template(f"{{{name}}}")(**{name: 1}) == "1"
+
+
+@xcs.host
+def fields(q):
+    return {"q": q, "n": 7}
+
+
+FILLED = Template("{q} {n:03d}")
+
+
+@pytest.mark.parametrize("mode", ["trace", "structural"])
+def test_one_mapping_that_only_the_run_knows_fills_several_fields(mode):
+    program = xcs.jit(lambda q: FILLED(fields(q)), mode=mode)
+    assert program("Why?") == FILLED(fields("Why?")) == "Why? 007"
+
+
+def test_an_input_of_a_recorded_graph_may_be_the_mapping():
+    with xcs.autograph() as graph:
+        FILLED(graph.input("values"))
+    assert xcs.execute_graph(graph, {"values": {"q": "a", "n": 1}})["template"] == "a 001"
+
+
+def test_what_turns_out_to_be_no_mapping_is_an_error_that_names_the_fields():
+    program = xcs.jit.structural(lambda q: FILLED(xcs.host(len)(q)))
+    with pytest.raises(xcs.NodeExecutionError, match=r"given a int.*\(q, n\)"):
+        program("Why?")
+
+
+def test_a_missing_value_is_an_error_while_recording_too():
+    with pytest.raises(xcs.OperatorInputError, match="'n'"):
+        xcs.jit.structural(lambda q: (fields(q), FILLED("text")))("Why?")

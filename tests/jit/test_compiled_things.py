@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 
 import jax
@@ -266,3 +267,39 @@ def test_plain_python_has_neither_plan_nor_regions():
 def test_preserve_stochasticity_false_is_not_silently_ignored():
     with pytest.raises(xcs.OptionsError, match="later release"):
         xcs.jit(lambda x: x, preserve_stochasticity=False)
+
+
+class Scaled:
+    def __init__(self, factor):
+        self.factor = factor
+
+    @xcs.jit
+    def scale(self, x):
+        """Scales."""
+        return x * self.factor
+
+    @xcs.jit.trace
+    def asked(self, x):
+        return ask(x)
+
+
+def test_a_compiled_method_has_what_a_compiled_function_has():
+    two, three = Scaled(2), Scaled(3)
+    assert (two.scale(5), asyncio.run(three.scale.acall(5))) == (10, 15)
+    assert two.scale.stats()["calls"] == 2
+    assert two.scale.strategy == xcs.get_jit_strategy_used(two.scale) == "python"
+    assert list(two.asked.graph("x")) == ["ask"]
+    assert two.asked.lower("x").strategy == two.asked.explain("x").strategy == "trace"
+    assert xcs.explain_jit_selection(two.asked, "x").strategy == "trace"
+    two.scale.clear_cache()
+    assert two.scale.stats()["entries"] == []
+
+
+def test_a_compiled_method_is_seen_as_the_method_that_it_is():
+    two = Scaled(2)
+    assert two.scale == two.scale
+    assert two.scale != Scaled(2).scale
+    assert list(inspect.signature(two.scale).parameters) == ["x"]
+    assert (two.scale.__name__, two.scale.__doc__) == ("scale", "Scales.")
+    assert xcs.is_jit_compiled(two.scale)
+    assert xcs.jit(two.scale)(4) == 8

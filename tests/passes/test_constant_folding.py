@@ -90,8 +90,20 @@ def test_chains_are_folded_through_fields() -> None:
 )
 def test_what_is_no_small_tree_of_arrays_stays(function) -> None:
     graph = read_by_host(xcs.pure(function), {"x": 1})
-    assert folded(graph) is graph
+    assert list(folded(graph)) == ["node", "reader"]
     xcs.execute_graph(graph)
+
+
+def test_the_metadata_of_a_node_that_fails_say_why_it_is_not_folded() -> None:
+    class OnlyHere(Exception):
+        pass
+
+    def fail(x):
+        raise OnlyHere("broken")
+
+    graph = read_by_host(xcs.pure(fail), {"x": 1})
+    assert folded(graph)["node"].metadata["not_folded"] == "OnlyHere: broken"
+    assert "not_folded" not in graph["node"].metadata
 
 
 def test_an_error_is_left_to_the_run_which_names_the_node() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import ember_xcs as xcs
 from ember_xcs._graph.graph import XCSGraph
 from ember_xcs._runtime.execute import GraphExecutor, aexecute_graph, execute_graph
 from ember_xcs.errors import (
@@ -46,6 +47,49 @@ def test_the_results_are_the_nodes_without_successors_unless_others_are_asked_fo
     assert dict(execute_graph(graph, {"text": "a"}, outputs="all")) == {"n0": "A", "n1": "AA"}
     assert dict(execute_graph(graph, {"text": "a"}, outputs=["n0"])) == {"n0": "A"}
     assert dict(asyncio.run(aexecute_graph(graph, {"text": "a"}))) == {"n1": "AA"}
+
+
+def test_asking_for_no_outputs_gives_none_and_runs_side_effects_alone() -> None:
+    log = []
+
+    def noting(name, **settings):
+        return xcs.host(name=name, **settings)(lambda text: log.append(name) or text)
+
+    graph = XCSGraph()
+    graph.add_node(noting("unneeded"))
+    needed, effect = graph.add_node(noting("needed")), noting("effect", side_effects=True)
+    graph.connect(needed, graph.add_node(effect))
+    graph.connect(graph["effect"], graph.add_node(noting("after")))
+    graph.set_outputs("after", "unneeded")
+    result = execute_graph(graph, {"text": "a"}, outputs=[])
+    assert dict(result) == {}
+    assert result.complete
+    assert log == ["needed", "effect"]
+    assert dict(execute_graph(graph, {"text": "a"}, outputs=iter(()))) == {}
+
+
+def test_a_side_effect_inside_a_composite_operator_is_run_though_no_output_is_asked_for() -> None:
+    log = []
+    send = xcs.host(side_effects=True)(log.append)
+
+    class Mailer(xcs.Operator):
+        send: xcs.Operator
+
+        def forward(self, text):
+            return self.send(text)
+
+    graph = XCSGraph()
+    graph.add_node(Mailer(send))
+    graph.add_node(shout)
+    assert dict(execute_graph(graph, {"text": "a"}, outputs=())) == {}
+    assert log == ["a"]
+
+
+def test_a_run_without_outputs_takes_the_inputs_of_the_whole_graph() -> None:
+    graph = pipeline(shout, double)
+    assert dict(execute_graph(graph, {"text": "a"}, outputs=[])) == {}
+    with pytest.raises(UnboundInputError, match="'text'"):
+        execute_graph(graph, {}, outputs=[])
 
 
 def test_a_graph_may_change_between_runs() -> None:

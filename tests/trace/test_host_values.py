@@ -147,7 +147,7 @@ def test_a_handle_table_returns_what_was_put_in():
     table = HandleTable()
     batch = np.empty((2, 2), object)
     batch[:] = [["a", None], [[1], {"k": 1}]]
-    alone, together = table.encode(["a list"]), table.encode(batch)
+    alone, together = table.encode(["a list"], 0), table.encode(batch, 2)
     assert together.shape == (2, 2, 1)
     assert table.decode(alone) == ["a list"]
     assert table.decode(together).tolist() == batch.tolist()
@@ -179,3 +179,17 @@ def test_a_host_call_in_an_operator_declared_pure_says_what_to_do():
     graph.add_node(liar, node_id="liar")
     with pytest.raises(xcs.XCSError, match=r"double.*declared pure"):
         xcs.execute_graph(graph, {"x": jnp.ones(())})
+
+
+def test_a_host_value_that_is_an_object_array_is_one_value_in_a_compiled_region():
+    table = np.array([["a", 1], ["b", 2]], object)
+    make = xcs.host(lambda k: table[:, ::-1] if k else table)
+    chosen = xcs.jit.trace(lambda x: jnp.where(x > 0, make(0).array, make(1).array))(1.0)
+    assert chosen is table
+
+
+def test_a_batch_of_object_arrays_is_indexed_along_the_batch_alone():
+    tables = [np.array([k, str(k)], object) for k in range(3)]
+    make = xcs.host(lambda k: tables[int(k)])
+    picked = xcs.jit.trace(lambda i: jax.vmap(make)(jnp.arange(3))[i])(2)
+    assert picked is tables[2]
