@@ -31,6 +31,7 @@ SUBJECTS = (
     "memory",
     "imports",
     "processes",
+    "transforms",
 )
 
 

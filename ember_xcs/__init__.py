@@ -22,6 +22,7 @@ tools, I/O) run in a scheduler on the host, as early and as concurrently as the 
 
 from __future__ import annotations
 
+import importlib as _importlib
 from typing import TYPE_CHECKING, Any
 
 from ember_xcs._core.collector import uncollected as _uncollected
@@ -30,6 +31,8 @@ from ember_xcs._core.collector import uncollected as _uncollected
 with _uncollected():  # a collection now would look at all of JAX's objects, and find nothing
     # Errors
     from ember_xcs.errors import (
+        AuthenticationFailed,
+        BudgetExceeded,
         CycleError,
         DuplicateNodeError,
         ExecutionCancelled,
@@ -37,11 +40,16 @@ with _uncollected():  # a collection now would look at all of JAX's objects, and
         FieldConflictError,
         GraphError,
         GraphFormatError,
+        InvalidRequest,
         LoweringError,
+        ModelError,
         NodeExecutionError,
         OperatorInputError,
         OperatorOutputError,
         OptionsError,
+        RateLimited,
+        ResponseInvalid,
+        ServiceUnavailable,
         TracingError,
         TransformError,
         UnboundInputError,
@@ -67,6 +75,12 @@ with _uncollected():  # a collection now would look at all of JAX's objects, and
         set_execution_options,
     )
 
+    # What calls may cost
+    from ember_xcs._core.budget import Budget
+    from ember_xcs._core.limit import Limit
+    from ember_xcs._core.retry import Retry
+    from ember_xcs._core.usage import record_usage
+
     # Graphs
     from ember_xcs._graph import DependencyAnalyzer, Edge, XCSGraph, XCSNode
 
@@ -82,9 +96,11 @@ with _uncollected():  # a collection now would look at all of JAX's objects, and
     # Runs
     from ember_xcs._runtime.adaptive import AdaptiveScheduler
     from ember_xcs._runtime.execute import GraphExecutor, aexecute_graph, execute_graph
+    from ember_xcs._runtime.journal import Journal
     from ember_xcs._runtime.noop import NoOpScheduler
     from ember_xcs._runtime.parallel import ParallelScheduler
     from ember_xcs._runtime.registry import create_scheduler, register_scheduler
+    from ember_xcs._runtime.result_cache import ResultCache
     from ember_xcs._runtime.result import ExecutionResult
     from ember_xcs._runtime.run import Run
     from ember_xcs._runtime.scheduler import Scheduler
@@ -125,6 +141,7 @@ with _uncollected():  # a collection now would look at all of JAX's objects, and
 # isort: on
 
 if TYPE_CHECKING:
+    from ember_xcs import models
     from ember_xcs._core.execution_options import ExecutionOptions
 
 __version__ = "0.1.0"
@@ -132,7 +149,10 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaptiveScheduler",
     "aexecute_graph",
+    "AuthenticationFailed",
     "autograph",
+    "Budget",
+    "BudgetExceeded",
     "compose",
     "cond",
     "create_scheduler",
@@ -168,14 +188,19 @@ __all__ = [
     "HostOperator",
     "HostPolicy",
     "HostValue",
+    "InvalidRequest",
     "is_jit_compiled",
     "jit",
     "JITCache",
     "JITExplanation",
     "JITMode",
     "JITSettings",
+    "Journal",
+    "Limit",
     "LoweringError",
     "mesh_sharded",
+    "ModelError",
+    "models",
     "NodeExecutionError",
     "NoOpScheduler",
     "Operator",
@@ -189,14 +214,20 @@ __all__ = [
     "Plan",
     "pmap",
     "pure",
+    "RateLimited",
+    "record_usage",
     "register_scheduler",
     "register_strategy",
     "reset_execution_options",
+    "ResponseInvalid",
+    "ResultCache",
+    "Retry",
     "Run",
     "scan",
     "Scheduler",
     "Sequential",
     "SequentialScheduler",
+    "ServiceUnavailable",
     "set_execution_options",
     "shutdown_pools",
     "Strategy",
@@ -227,4 +258,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "ExecutionOptions":  # it is a pydantic model, and pydantic takes long to load
         return _options.ExecutionOptions
+    if name == "models":  # it is for some programs only, and needs pydantic, too
+        return _importlib.import_module(f"{__name__}.models")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,7 +19,14 @@
     ├── OperatorOutputError
     ├── NodeExecutionError
     ├── ExecutionTimeout
-    └── ExecutionCancelled
+    ├── BudgetExceeded
+    ├── ExecutionCancelled
+    └── ModelError
+        ├── RateLimited
+        ├── AuthenticationFailed
+        ├── InvalidRequest
+        ├── ServiceUnavailable
+        └── ResponseInvalid
 
 A message says what came in, which rule it breaks, and what to do. Every error
 survives a pickle round trip, so that it can cross a process boundary.
@@ -28,9 +35,11 @@ survives a pickle round trip, so that it can cross a process boundary.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = [
+    "AuthenticationFailed",
+    "BudgetExceeded",
     "CycleError",
     "DuplicateNodeError",
     "ExecutionCancelled",
@@ -38,11 +47,16 @@ __all__ = [
     "FieldConflictError",
     "GraphError",
     "GraphFormatError",
+    "InvalidRequest",
     "LoweringError",
+    "ModelError",
     "NodeExecutionError",
     "OperatorInputError",
     "OperatorOutputError",
     "OptionsError",
+    "RateLimited",
+    "ResponseInvalid",
+    "ServiceUnavailable",
     "TracingError",
     "TransformError",
     "UnboundInputError",
@@ -173,9 +187,72 @@ class ExecutionTimeout(_Interrupted):
     """
 
 
+class BudgetExceeded(_Interrupted):
+    """Raised when a run would spend more than its budget.
+
+    Attributes:
+        partial_results: What the run had computed by then, by node id.
+    """
+
+
 class ExecutionCancelled(_Interrupted):
     """Raised when a run is cancelled from outside.
 
     Attributes:
         partial_results: What the run had computed by then, by node id.
     """
+
+
+class ModelError(XCSError):
+    """Raised when a model does not answer, or not as it should.
+
+    It holds neither prompts nor keys, and not the error of the client, which may hold both.
+
+    Attributes:
+        model: The name of the model.
+        status: The HTTP status of the answer; None if there was none.
+        retry_after: How long the server asked to wait, in seconds; None if it did not.
+        retryable: Whether the same request may succeed another time. ``xcs.Retry`` does not try
+            the others again.
+    """
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        message: str,
+        model: str = "",
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, model, status, retry_after)
+        self.model = model
+        self.status = status
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class RateLimited(ModelError):
+    """Raised when a model has had too many requests; ``retry_after`` says when it will take more."""
+
+
+class AuthenticationFailed(ModelError):
+    """Raised when a model refuses the key, or what the key may do."""
+
+    retryable = False
+
+
+class InvalidRequest(ModelError):
+    """Raised when a model refuses a request for what it says."""
+
+    retryable = False
+
+
+class ServiceUnavailable(ModelError):
+    """Raised when a model cannot be reached, fails, or takes too long."""
+
+
+class ResponseInvalid(ModelError):
+    """Raised when the answer of a model is not of the form that was asked for."""

@@ -6,12 +6,24 @@ library: pydantic takes longer to load than all of the library itself.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
 
+from ember_xcs._core.budget import Budget
+from ember_xcs._core.limit import Limit
 from ember_xcs._core.options import given_options, schedulers, suggestion
+from ember_xcs._core.retry import Retry
 from ember_xcs.errors import OptionsError
 
 __all__ = ["ExecutionOptions"]
@@ -33,6 +45,13 @@ class ExecutionOptions(BaseModel):
         return_partial_results: Whether a run that passes its deadline returns what it has
             instead of raising ``ExecutionTimeout``.
         passes: The names of the passes to apply to a graph; None for the usual ones.
+        retry: How failed host calls are tried again, where their operators do not say.
+        limits: What resources allow, by name: a dict of ``Limit``. A resource has one line of calls
+            in the process, and the limit that was set last.
+        budget: What the run may spend, a ``Budget``.
+        cache: A ``ResultCache`` for the results of deterministic operators.
+        journal: The file in which the run is recorded as it goes, or a ``Journal``: a run that was
+            killed goes on where it was when it is run again.
         collect_metrics: Whether each call is measured.
         trace_execution: Whether each call is recorded in the timeline.
 
@@ -49,6 +68,11 @@ class ExecutionOptions(BaseModel):
     on_error: Literal["raise", "continue"] = "raise"
     return_partial_results: bool = False
     passes: tuple[str, ...] | None = None
+    retry: InstanceOf[Retry] | None = None
+    limits: dict[str, InstanceOf[Limit]] | None = None
+    budget: InstanceOf[Budget] | None = None
+    cache: Any = None
+    journal: Any = None
     collect_metrics: bool = False
     trace_execution: bool = False
 
@@ -82,6 +106,21 @@ class ExecutionOptions(BaseModel):
                 "execute(run); a class must be instantiated first"
             )
         return scheduler
+
+    @field_validator("cache")
+    @classmethod
+    def _is_cache(cls, cache: object) -> object:
+        if cache is not None and not (hasattr(cache, "get") and hasattr(cache, "put")):
+            raise ValueError("cache is to be an xcs.ResultCache, or None")
+        return cache
+
+    @field_validator("journal")
+    @classmethod
+    def _is_journal(cls, journal: object) -> object:
+        is_path = isinstance(journal, str | os.PathLike) and str(journal) != ""
+        if journal is not None and not is_path and not hasattr(journal, "record"):
+            raise ValueError("journal is to be the path of a file, an xcs.Journal, or None")
+        return journal
 
     @field_validator("passes", mode="before")
     @classmethod

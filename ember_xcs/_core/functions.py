@@ -8,7 +8,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 
 from ember_xcs._core.arguments import has_model_fields
 from ember_xcs._core.calls import is_coroutine_callable
@@ -17,6 +17,9 @@ from ember_xcs._core.operator_class import derived, fields_of, instance_only, ke
 from ember_xcs._core.outputs import OutputType, output_type
 from ember_xcs._core.policy import HostPolicy
 from ember_xcs._core.signature import Signature, callable_signature
+
+if TYPE_CHECKING:
+    from ember_xcs._core.retry import Retry
 
 __all__ = ["HostFunction", "PureFunction", "as_operator", "from_callable", "host", "pure"]
 
@@ -281,6 +284,8 @@ def host(
     max_batch_size: int | None = None,
     vjp: Callable[..., Any] | None = None,
     name: str | None = None,
+    resource: str | None = None,
+    retry: Retry | None = None,
 ) -> Callable[[Callable[..., Any]], HostFunction]: ...
 def host(
     function: Callable[..., Any] | None = None,
@@ -294,6 +299,8 @@ def host(
     max_batch_size: int | None = None,
     vjp: Callable[..., Any] | None = None,
     name: str | None = None,
+    resource: str | None = None,
+    retry: Retry | None = None,
 ) -> HostFunction | Callable[[Callable[..., Any]], HostFunction]:
     """Declares a function host work: run as it is, never traced, never guessed about.
 
@@ -310,6 +317,8 @@ def host(
         vjp: ``vjp(inputs, output, cotangent)`` gives the cotangents of the inputs, a dict by
             parameter, for ``jax.grad``; without it the gradient through the call is zero.
         name: What it is called in graphs and messages; default the function's name.
+        resource: The name of what its calls use, such as a model: see ``xcs.Limit``.
+        retry: How failed calls are tried again, an ``xcs.Retry``; None for what the options say.
 
     Returns:
         The function as an operator; called outside any graph, it simply runs.
@@ -337,6 +346,8 @@ def host(
             timeout_seconds=timeout,
             max_batch_size=max_batch_size,
             vjp=vjp,
+            resource=resource,
+            retry=retry,
         )
         operator = HostFunction(function, policy, out, name)
         operator.__dict__["__doc__"] = function.__doc__

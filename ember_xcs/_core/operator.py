@@ -25,6 +25,7 @@ from ember_xcs._core.operator_class import (
 )
 from ember_xcs._core.outputs import OutputType, output_type
 from ember_xcs._core.policy import HostPolicy
+from ember_xcs._core.retry import Retry
 from ember_xcs._core.signature import Field, Signature, callable_signature
 
 __all__ = ["HostOperator", "Kind", "Operator", "sub_operators"]
@@ -225,6 +226,8 @@ class HostOperator(Operator):
     side_effects: ClassVar[bool] = False
     timeout: ClassVar[float | None] = None
     max_batch_size: ClassVar[int | None] = None
+    resource: ClassVar[str | None] = None
+    retry: ClassVar[Retry | None] = None
     out: ClassVar[Any] = None
     vjp: ClassVar[Callable[..., Any] | None] = None
 
@@ -280,6 +283,8 @@ class HostOperator(Operator):
             side_effects=self.side_effects,
             timeout_seconds=self.timeout,
             max_batch_size=self.max_batch_size,
+            resource=self.resource,
+            retry=self.retry,
             vjp=type(self).vjp,
         )
 

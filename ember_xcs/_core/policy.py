@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from ember_xcs._core.retry import Retry
 from ember_xcs.errors import OptionsError
 
 __all__ = ["EXECUTORS", "HostPolicy"]
@@ -24,6 +25,8 @@ class HostPolicy:
         side_effects: Whether calls must happen even where the result is unused, in program order.
         timeout_seconds: The most that one call may take, in seconds; None for no limit.
         max_batch_size: The most calls that ``forward_batch`` takes at once; None for no limit.
+        resource: The name of what its calls use, for limits; None for nothing that is limited.
+        retry: How failed calls are tried again; None for what the options of a run say.
         vjp: ``vjp(inputs, output, cotangent) -> cotangents`` for ``jax.grad``; None: zero.
     """
 
@@ -33,6 +36,8 @@ class HostPolicy:
     timeout_seconds: float | None = None
     max_batch_size: int | None = None
     vjp: Callable[..., Any] | None = None
+    resource: str | None = None
+    retry: Retry | None = None
 
     @property
     def is_repeatable(self) -> bool:
@@ -49,3 +54,9 @@ class HostPolicy:
             raise OptionsError(f"timeout={self.timeout_seconds!r} must be a number of seconds > 0.")
         if self.max_batch_size is not None and self.max_batch_size < 1:
             raise OptionsError(f"max_batch_size={self.max_batch_size!r} must be at least 1.")
+        resource: Any = self.resource
+        if resource is not None and not (isinstance(resource, str) and resource):
+            raise OptionsError(f"resource={self.resource!r} is to be the name of a resource.")
+        retry: Any = self.retry
+        if retry is not None and not isinstance(retry, Retry):
+            raise OptionsError(f"retry={self.retry!r} is to be an xcs.Retry.")

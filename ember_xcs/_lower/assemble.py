@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember_xcs._lower.node_calls import ConstantSource, Source
 from ember_xcs._lower.plan import ALL_INPUTS, Executor, Fan, Plan, Task, TaskKind
+
+if TYPE_CHECKING:
+    from ember_xcs._core.operator import HostOperator
 
 __all__ = ["Draft", "assemble"]
 
@@ -32,6 +35,7 @@ class Draft(NamedTuple):
     side_effects: bool = False
     warm: Callable[[], None] | None = None
     is_repeatable: bool = False
+    host: HostOperator | None = None
 
 
 def assemble(
@@ -174,6 +178,8 @@ def _tasks(drafts: Sequence[Draft], parents: Sequence[list[int]], slots: _Slots)
                 fan,
                 timeout,
                 is_repeatable=draft.is_repeatable,
+                host=draft.host,
+                policy=None if draft.host is None else draft.host.policy,
             )
         )
     return tasks

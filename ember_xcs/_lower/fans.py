@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember_xcs._core.arguments import summary
+from ember_xcs._lower.lane_fans import in_step
 from ember_xcs.errors import OperatorOutputError
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ class BoundCall(NamedTuple):
         """Returns the types and shapes of the arguments, for messages."""
         named = (f"{name}={summary(value)}" for name, value in self.kwargs.items())
         return ", ".join([*map(summary, self.args), *named])
+
+    def rows(self) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+        """Returns the call that it is: the operator, and its arguments."""
+        return [(self.operator, self.args, self.kwargs)]
 
 
 def start_call(call: BoundCall) -> Any:
@@ -121,6 +126,8 @@ def _described(call: StagedCall, values: tuple[Any, ...], index: int) -> str:
 
 def fan_of(call: StagedCall) -> tuple[Callable[..., Any], Any]:
     """Returns what runs one call of the fan, and the fan; no fan where one call is made."""
+    if call.site.raw and (found := in_step(call)) is not None:
+        return found
     if call.uses_batch:
         return start_batch, BatchFan(call, call.policy.max_batch_size)
     if call.batch or call.policy.executor == "process":

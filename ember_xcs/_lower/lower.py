@@ -233,6 +233,7 @@ class _NodeDrafts:
             fixed.timeout_seconds,
             fixed.side_effects,
             is_repeatable=fixed.is_repeatable,
+            host=fixed.host,
         )
 
     def _fixed_of(self, operator: Operator) -> _Fixed:
@@ -252,6 +253,7 @@ class _Fixed(NamedTuple):
     side_effects: bool
     is_repeatable: bool
     plain: PlainCall | None
+    host: HostOperator | None
 
 
 def _fixed(operator: Operator) -> _Fixed:
@@ -265,7 +267,17 @@ def _fixed(operator: Operator) -> _Fixed:
         policy.side_effects,
         policy.is_repeatable,
         plain_call(operator),
+        _host_of(operator),
     )
+
+
+def _host_of(operator: Operator) -> HostOperator | None:
+    """The host operator that a node calls itself; a loop or branch has its body call them."""
+    if isinstance(operator, StagedCall):
+        return None if operator.site.raw or operator.kind == "glue" else operator.site.operator
+    if isinstance(operator, HostOperator) and operator.kind == "host":
+        return operator
+    return None
 
 
 def _unpack(outputs: Sequence[Source]) -> Callable[[Any], Sequence[Any]] | None:

@@ -12,7 +12,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from ember_xcs._core.policy import HostPolicy
 
 __all__ = ["ALL_INPUTS", "Executor", "Fan", "Plan", "Task", "TaskKind"]
 
@@ -39,14 +42,12 @@ class Executor(enum.Enum):
 
 
 class Fan(Protocol):
-    """How one task becomes many calls: a host call under ``vmap``.
+    """How one task becomes many calls: a host call under ``vmap``."""
 
-    Attributes:
-        keeps_errors: Whether the exception of a call that fails, or that the engine ends, is its
-            result, and the other calls go on.
-    """
-
-    keeps_errors: bool = False
+    @property
+    def keeps_errors(self) -> bool:
+        """Whether the exception of a call that fails, or is ended, is its result."""
+        return False
 
     def split(self, values: tuple[Any, ...]) -> Sequence[tuple[Any, ...]]:
         """Returns, for each call, the arguments of ``run``."""
@@ -83,6 +84,9 @@ class Task(NamedTuple):
         timeout_seconds: The most that one call may take.
         concurrency: The most calls of its fan at once; None for no limit of its own.
         is_repeatable: Whether a call is made once more if the process that made it died.
+        host: The host operator that it calls; None for what is no host call of its own, such as a
+            region, or a loop whose body calls operators.
+        policy: The policy of that operator.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
@@ -101,6 +105,8 @@ class Task(NamedTuple):
     timeout_seconds: float | None = None
     concurrency: int | None = None
     is_repeatable: bool = False
+    host: Callable[..., Any] | None = None
+    policy: HostPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)

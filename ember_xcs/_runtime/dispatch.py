@@ -33,7 +33,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -45,6 +44,8 @@ from ember_xcs._runtime.plain import perform_plain
 from ember_xcs._runtime.threads import threads
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
     from ember_xcs._runtime.adaptive import Controller
     from ember_xcs._runtime.run import Run
     from ember_xcs.errors import NodeExecutionError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ember_xcs._core.arguments import summary
@@ -10,6 +9,8 @@ from ember_xcs._lower.plan import TaskKind
 from ember_xcs.errors import ExecutionTimeout, NodeExecutionError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
     from ember_xcs._lower.plan import Task
     from ember_xcs._runtime.layout import Layout
 

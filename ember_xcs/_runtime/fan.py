@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ember_xcs._runtime.layout import EMPTY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ember_xcs._lower.plan import Task
     from ember_xcs.errors import NodeExecutionError
 

@@ -1,4 +1,4 @@
-"""What a call depends on, as a tree for JSON: its arguments, and the code and state of its operator.
+"""What a call depends on, as a tree for JSON: its arguments, and its operator's code and fields.
 
 The tree of two calls is equal where their results may be shared, in this process or another. So it
 holds no addresses, no hash of Python's, and no order of sets.
@@ -6,7 +6,7 @@ holds no addresses, no hash of Python's, and no order of sets.
 - A function is its module, its qualified name, its bytecode with constants and names (not the
   lines they stand on), its defaults, what it closes over, and of the globals that it reads the
   constants and the functions of the same package. Other globals (modules, clients, containers) are
-  part of it by name only.
+  part of it by name only. Of an installed library its version stands for what else it reads.
 - A class is its name, the functions in it and in the classes of the same package that it derives
   from, and those class attributes that these functions mention.
 - An instance is its class and its fields. A class can say itself what its instances are, by a
@@ -19,17 +19,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import dis
-import enum
 import functools
 import hashlib
 import inspect
 import json
 import sys
+import sysconfig
 import threading
 import types
 import typing
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import jax
@@ -41,6 +41,9 @@ from ember_xcs._core.operator_class import derived, fields_of
 from ember_xcs._runtime.encoding import Encoder
 from ember_xcs._runtime.encoding_arrays import dtype_tree
 from ember_xcs._runtime.encoding_rules import Unstorable
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["IdentityEncoder", "digest"]
 
@@ -67,10 +70,9 @@ def digest(tree: Any) -> str:
 class IdentityEncoder(Encoder):
     """Turns what a call depends on into a tree for JSON."""
 
-    def __init__(self, known: dict[int, Any] | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._known: dict[int, Any] = {} if known is None else known
-        self._kept_alive: list[Any] = []
+        self._known: dict[int, tuple[Any, Any]] = {}  # with the things, so that no id comes again
 
     def blob(self, data: bytes) -> Any:
         """Returns a digest in place of raw bytes, so that a tree is complete in itself."""
@@ -139,14 +141,12 @@ class IdentityEncoder(Encoder):
         return self._once(function, name, lambda: self._function(function))
 
     def _once(self, thing: Any, name: list[str], describe: Callable[[], Any]) -> Any:
-        """The name of a thing and a digest of its contents, which within itself is left out."""
+        """The name of a thing and a digest of its contents; within itself, the name alone."""
         if id(thing) not in self._known:
-            self._known[id(thing)] = ["within", *name]
-            self._kept_alive.append(thing)
-            inner = IdentityEncoder(self._known)
-            inner._kept_alive = self._kept_alive
-            self._known[id(thing)] = [*name, digest(describe_with(inner, describe))]
-        return self._known[id(thing)]
+            self._known[id(thing)] = (thing, ["within", *name])
+            described = [*name, digest(self.nested(describe))]
+            self._known[id(thing)] = (thing, described)
+        return self._known[id(thing)][1]
 
     def _function(self, function: types.FunctionType) -> Any:
         facts = code_facts(function.__code__)
@@ -169,8 +169,10 @@ class IdentityEncoder(Encoder):
 
     def _globals(self, function: types.FunctionType, facts: CodeFacts) -> Any:
         found = function.__globals__
-        present = ((name, found[name]) for name in facts.globals if name in found)
         package = _package(function.__module__)
+        if _is_library(package):
+            return ["version", str(getattr(sys.modules.get(package), "__version__", None))]
+        present = ((name, found[name]) for name in facts.globals if name in found)
         return [
             (name, self.value(value))
             for name, value in present
@@ -202,10 +204,6 @@ class IdentityEncoder(Encoder):
         return [bodies, data, _annotations(cls)]
 
 
-def describe_with(encoder: IdentityEncoder, describe: Callable[[], Any]) -> Any:
-    return describe()
-
-
 @contextlib.contextmanager
 def _about(what: str) -> Iterator[None]:
     """Says in an error what it is about."""
@@ -217,3 +215,165 @@ def _about(what: str) -> Iterator[None]:
 
 def _text(tree: Any) -> str:
     return json.dumps(tree, ensure_ascii=False)
+
+
+def _package(module: str | None) -> str:
+    return (module or "").partition(".")[0]
+
+
+@functools.cache
+def _is_library(package: str) -> bool:
+    """Whether a package comes with Python, is installed, or is this one, and has versions."""
+    if package in sys.stdlib_module_names or package == _package(__name__):
+        return True
+    file = getattr(sys.modules.get(package), "__file__", None)
+    installed = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    return file is not None and any(Path(file).is_relative_to(place) for place in installed)
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether a value can never change."""
+    if isinstance(value, tuple | frozenset):
+        return type(value) in (tuple, frozenset) and all(map(_is_constant, value))
+    return type(value) in _PLAIN
+
+
+def _is_function_of(package: str, value: Any) -> bool:
+    return isinstance(value, types.FunctionType) and _package(value.__module__) == package
+
+
+def _function_of(attribute: Any) -> types.FunctionType | None:
+    """The function that a class attribute is or is made from."""
+    if isinstance(attribute, staticmethod | classmethod):
+        attribute = attribute.__func__
+    elif isinstance(attribute, property):
+        attribute = attribute.fget
+    elif isinstance(attribute, functools.cached_property):
+        attribute = attribute.func
+    elif isinstance(attribute, derived):
+        attribute = attribute.compute
+    return attribute if isinstance(attribute, types.FunctionType) else None
+
+
+def _is_written_in(cls: type, function: types.FunctionType) -> bool:
+    """Whether somebody wrote a function for a class; dataclasses and others generate some."""
+    generated = function.__name__.startswith("__") and function.__code__.co_filename == "<string>"
+    return function.__module__ == cls.__module__ and not generated
+
+
+def _is_class_data(cls: type, name: str, attribute: Any) -> bool:
+    """Whether a class attribute is what its instances share, not a default or a slot of theirs."""
+    if name.startswith(("__", "_xcs_")) or inspect.ismemberdescriptor(attribute):
+        return False
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    return _function_of(attribute) is None and name not in {field.name for field in fields}
+
+
+def _annotations(cls: type) -> list[tuple[str, str]]:
+    """The fields that a class declares: of a pydantic model they decide what it accepts."""
+    return [(name, _type_text(hint)) for name, hint in inspect.get_annotations(cls).items()]
+
+
+def _type_text(hint: Any) -> str:
+    if isinstance(hint, str):
+        return hint
+    if typing.get_origin(hint) is not None:
+        parts = ", ".join(map(_type_text, typing.get_args(hint)))
+        return f"{_type_text(typing.get_origin(hint))}[{parts}]"
+    return str(getattr(hint, "__qualname__", None) or type(hint).__qualname__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CodeFacts:
+    """What is known of compiled code.
+
+    Attributes:
+        digest: The SHA-256 of what it does.
+        globals: The globals that it reads and does not write, in order.
+        names: All names of attributes and globals in it.
+    """
+
+    digest: str
+    globals: tuple[str, ...]
+    names: frozenset[str]
+
+
+_facts: weakref.WeakKeyDictionary[types.CodeType, CodeFacts] = weakref.WeakKeyDictionary()
+
+
+def code_facts(code: types.CodeType) -> CodeFacts:
+    """Returns what is known of compiled code; it is found out once."""
+    facts = _facts.get(code)
+    if facts is None:
+        facts = _facts[code] = _find_facts(code)
+    return facts
+
+
+def _find_facts(code: types.CodeType) -> CodeFacts:
+    parts = list(_codes(code))
+    steps = [(step.opname, step.argval) for part in parts for step in dis.get_instructions(part)]
+    read = {name for opname, name in steps if opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    written = {name for opname, name in steps if opname in ("STORE_GLOBAL", "DELETE_GLOBAL")}
+    names = frozenset(name for part in parts for name in part.co_names)
+    return CodeFacts(_code_digest(code), tuple(sorted(read - written)), names)
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yields code and all code within it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+def _code_digest(code: types.CodeType) -> str:
+    numbers = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    names = (code.co_name, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    steps = (code.co_code, code.co_exceptiontable)
+    constants = [
+        _code_digest(c) if isinstance(c, types.CodeType) else IdentityEncoder().value(c)
+        for c in code.co_consts
+    ]
+    return digest([IdentityEncoder().value((numbers, names, steps)), constants])
+
+
+def _write_class(encoder: IdentityEncoder, value: type) -> Any:
+    return ["class", encoder.class_reference(value)]
+
+
+def _write_method(encoder: IdentityEncoder, value: types.MethodType) -> Any:
+    return ["method", *encoder.values((value.__func__, value.__self__))]
+
+
+def _write_partial(encoder: IdentityEncoder, value: functools.partial[Any]) -> Any:
+    return ["partial", *encoder.values((value.func, value.args, value.keywords))]
+
+
+def _write_built_in(encoder: IdentityEncoder, value: Any) -> Any:
+    owner = getattr(value, "__self__", None)
+    module = getattr(value, "__module__", None)
+    return ["built in", module, value.__qualname__, encoder.value(owner)]
+
+
+def _write_shape(encoder: IdentityEncoder, value: jax.ShapeDtypeStruct) -> Any:
+    weak = bool(getattr(value, "weak_type", False))
+    return ["shape", *encoder.values((value.shape, str(value.dtype), weak))]
+
+
+# The first kind that a value is an instance of counts.
+_WRITERS: tuple[tuple[type | tuple[type, ...], Callable[[Any, Any], Any]], ...] = (
+    (types.FunctionType, lambda encoder, value: ["function", encoder.function(value)]),
+    (type, _write_class),
+    (types.MethodType, _write_method),
+    (functools.partial, _write_partial),
+    (_BUILT_IN, _write_built_in),
+    (types.ModuleType, lambda _, value: ["module", value.__name__]),
+    (types.CodeType, lambda _, value: ["code", code_facts(value).digest]),
+    (np.ufunc, lambda _, value: ["ufunc", value.__name__]),
+    (np.dtype, lambda _, value: ["dtype", dtype_tree(value)]),
+    (jax.ShapeDtypeStruct, _write_shape),
+    (_LOCKS, lambda _, value: ["lock", type(value).__name__]),
+    (type(...), lambda _, value: ["..."]),
+    (slice, lambda e, value: ["slice", *e.values((value.start, value.stop, value.step))]),
+    (range, lambda e, value: ["range", *e.values((value.start, value.stop, value.step))]),
+)

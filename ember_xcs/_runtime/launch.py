@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import threading
 import time
 import weakref
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING, Any, Final
 
 from ember_xcs._core.jax_state import call_under
 from ember_xcs._lower.plan import Executor, Task, TaskKind
@@ -18,9 +19,14 @@ from ember_xcs._runtime.processes import processes
 from ember_xcs._runtime.threads import threads
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from ember_xcs._runtime.dispatch import Dispatch, Unit
+    from ember_xcs._runtime.run import Run
 
 __all__ = ["Launcher"]
+
+_SLICE_SECONDS: Final = 0.1  # how often a timed attempt looks whether its run has ended
 
 
 class Launcher:
@@ -42,10 +48,14 @@ class Launcher:
         task = run.layout.tasks[rank]
         arguments = self._dispatch.arguments(rank, element)
         start = time.perf_counter()
-        worker = threading.current_thread().name
+        is_process = task.executor is Executor.PROCESS
+        worker = "process" if is_process else threading.current_thread().name
         try:
-            if task.executor is Executor.PROCESS:
-                worker = "process"
+            if run.policies is not None and task.kind is TaskKind.CALL:
+                attempt = functools.partial(self._attempt, task)
+                within = run.context.copy().run  # the thread that asked for the run is outside it
+                return within(run.policies.call, task, element, arguments, attempt)
+            if is_process:
                 return processes.call(run, task, arguments)
             if task.kind is TaskKind.CALL:
                 copied = run.context.copy().run
@@ -53,6 +63,16 @@ class Launcher:
             return task.run(*arguments)
         finally:
             run.record(rank, element, worker, start)
+
+    def _attempt(self, task: Task, arguments: tuple[Any, ...]) -> Any:
+        """Makes a call once, in the context that its policies have set, for as long as it may."""
+        run = self._run
+        if task.executor is Executor.PROCESS:
+            return processes.call(run, task, arguments)
+        copied = contextvars.copy_context().run
+        if task.timeout_seconds is None:
+            return call_under(run.jax_settings, copied, task.run, *arguments)
+        return _within_seconds(run, task, functools.partial(copied, task.run, *arguments))
 
     def launch(self, units: Sequence[Unit]) -> None:
         """Starts calls that report when they end."""
@@ -83,8 +103,14 @@ class Launcher:
         run, dispatch = self._run, self._dispatch
         start = time.perf_counter()
         try:
-            call = run.layout.tasks[rank].run(*dispatch.arguments(rank, element))
-            value = await _within(call, run.layout.tasks[rank])
+            task = run.layout.tasks[rank]
+            arguments = dispatch.arguments(rank, element)
+            if run.policies is None:
+                value = await _within(task.run(*arguments), task)
+            else:
+                value = await run.policies.acall(
+                    task, element, arguments, lambda given: _within(task.run(*given), task)
+                )
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (user code may raise anything)
             run.record(rank, element, "io", start)
             unit = dispatch.failed(rank, element, error, light=True)
@@ -100,6 +126,9 @@ class Launcher:
     def _start_timed(self, unit: Unit, task: Task) -> None:
         timed = _Timed()
         assert task.timeout_seconds is not None
+        if self._run.policies is not None:  # each attempt has that time
+            threads.submit(functools.partial(self._perform_timed, unit, timed))
+            return
         # The timer outlives most calls, so it must not keep the run alive.
         expire = functools.partial(_expire, weakref.ref(self._dispatch), unit, timed)
         io_loop.call(_set_timer, task.timeout_seconds, expire)
@@ -158,6 +187,30 @@ def _expire(dispatch: weakref.ref[Dispatch], unit: Unit, timed: _Timed) -> None:
     alive = dispatch()
     if alive is not None:
         Launcher(alive).expire(unit, timed)
+
+
+def _within_seconds(run: Run, task: Task, call: Callable[[], Any]) -> Any:
+    """Makes a call on another thread, which is left to itself if it takes too long."""
+    done: Future[Any] = Future()
+    worker = [""]
+
+    def make() -> None:
+        worker[0] = threading.current_thread().name
+        try:
+            done.set_result(call_under(run.jax_settings, call))
+        except BaseException as error:  # noqa: BLE001  (user code may raise anything)
+            done.set_exception(error)
+
+    assert task.timeout_seconds is not None
+    threads.submit(make)
+    deadline = time.perf_counter() + task.timeout_seconds
+    while True:
+        left = deadline - time.perf_counter()
+        if wait([done], timeout=max(min(left, _SLICE_SECONDS), 0.0)).done:
+            return done.result()
+        run.check()
+        if left <= 0:
+            raise call_timeout(task, worker[0])
 
 
 async def _within(call: Any, task: Task) -> Any:

@@ -79,6 +79,7 @@ class Layout:
         has_launches: Whether there are tasks for the I/O loop.
         has_processes: Whether there are tasks for processes.
         is_plain: Whether every task is a plain call.
+        has_policies: Whether an operator has retries, or a resource that may be limited.
     """
 
     def __init__(self, plan: Plan, kept: frozenset[int]) -> None:
@@ -107,6 +108,10 @@ class Layout:
         self.has_launches = any(mode & ~FAN == LAUNCHED for mode in self.modes)
         self.has_processes = any(mode & ~FAN == PROCESS for mode in self.modes)
         self.is_plain = all(step is not None for step in self.steps)
+        self.has_policies = any(
+            task.policy is not None and (task.policy.retry or task.policy.resource)
+            for task in order
+        )
 
 
 _layouts: WeakKeyDictionary[Plan, dict[frozenset[int], Layout]] = WeakKeyDictionary()

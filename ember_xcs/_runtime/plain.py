@@ -15,13 +15,14 @@ interpreter; and calls that block find it arrived.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from heapq import heappop, heappush, heappushpop
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ember_xcs._runtime.layout import EMPTY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ember_xcs._runtime.dispatch import Dispatch
 
 __all__ = ["Performed", "perform_plain"]

@@ -15,18 +15,20 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+from ember_xcs._core.usage import Meter, Usage, current_meter, metering
 from ember_xcs._runtime.failures import call_timeout
 from ember_xcs.errors import ExecutionCancelled, XCSError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from multiprocessing.connection import Connection
+
     from ember_xcs._lower.plan import Task
     from ember_xcs._runtime.run import Run
 
-__all__ = ["ProcessPool", "processes"]
+__all__ = ["ProcessDied", "ProcessPool", "processes"]
 
 _TURN_SECONDS = 0.1  # how often a call that waits for a process looks whether its run has ended
 
@@ -59,7 +61,7 @@ class ProcessPool:
         request = _pickled(task, arguments)
         try:
             reply = self._ask(run, task, request)
-        except _ProcessDied:
+        except ProcessDied:
             if not task.is_repeatable:
                 raise
             reply = self._ask(run, task, request)
@@ -112,7 +114,7 @@ class ProcessPool:
             process.join(5.0)
 
 
-class _ProcessDied(XCSError):
+class ProcessDied(XCSError):
     """Raised when a process ended before its call did."""
 
 
@@ -165,7 +167,7 @@ class _Process:
         if self._stopped:
             return ExecutionCancelled(f"the process of {task.operator} was killed with its run")
         self._process.join(1.0)
-        return _ProcessDied(
+        return ProcessDied(
             f"the process that ran {task.operator} died with exit code {self._process.exitcode}; "
             "if it died at its first call, the main script may start work when it is imported: "
             "put that under `if __name__ == '__main__':`"
@@ -181,25 +183,32 @@ def serve(pipe: Connection) -> None:
 
 
 def _answer(request: bytes) -> bytes:
+    meter = Meter()
     try:
         function, arguments = pickle.loads(request)
-        result = function(*arguments)
+        with metering(meter):
+            result = function(*arguments)
     except BaseException as error:  # noqa: BLE001  (user code may raise anything)
-        return _failure(error)
+        return _failure(error, meter)
     try:
-        return pickle.dumps((True, result, ""), protocol=pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps((True, result, "", _used(meter)), protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # noqa: BLE001  (user code may raise anything)
-        return _failure(TypeError(f"its result cannot be sent back: {error}"))
+        return _failure(TypeError(f"its result cannot be sent back: {error}"), meter)
 
 
-def _failure(error: BaseException) -> bytes:
+def _used(meter: Meter) -> Usage | None:
+    """What a call reported to have used; None if it did not say."""
+    return meter.usage if meter.reported else None
+
+
+def _failure(error: BaseException, meter: Meter) -> bytes:
     text = "".join(traceback.format_exception(error))
     try:
-        request = pickle.dumps((False, error, text))
+        request = pickle.dumps((False, error, text, _used(meter)))
         pickle.loads(request)
     except Exception:  # noqa: BLE001  (user code may raise anything)
         substitute = RuntimeError(f"{type(error).__name__}: {error}")
-        return pickle.dumps((False, substitute, text))
+        return pickle.dumps((False, substitute, text, _used(meter)))
     return request
 
 
@@ -224,9 +233,12 @@ def _pickled(task: Task, arguments: Sequence[Any]) -> bytes:
 
 def _unpacked(reply: bytes, task: Task) -> Any:
     try:
-        good, result, text = pickle.loads(reply)
+        good, result, text, used = pickle.loads(reply)
     except Exception as error:
         raise XCSError(f"the result of {task.operator} cannot be unpickled: {error}") from error
+    meter = current_meter()
+    if meter is not None and used is not None:
+        meter.add(used)
     if good:
         return result
     raise result from _RemoteTraceback(text)

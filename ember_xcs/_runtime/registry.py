@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ember_xcs._core.options import schedulers, suggestion
@@ -15,6 +14,8 @@ from ember_xcs._runtime.wave import WaveScheduler
 from ember_xcs.errors import OptionsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ember_xcs._runtime.layout import Layout
     from ember_xcs._runtime.scheduler import Scheduler
 

@@ -23,22 +23,22 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
-import jax
-
 from ember_xcs._core.jax_state import jax_settings
-from ember_xcs._lower.plan import TaskKind
 from ember_xcs._runtime import timeline as timelines
 from ember_xcs._runtime.dispatch import Dispatch
 from ember_xcs._runtime.failures import fallout, node_error
 from ember_xcs._runtime.io_loop import io_loop
 from ember_xcs._runtime.layout import EMPTY, Layout, layout_of
+from ember_xcs._runtime.observing import observed_steps
+from ember_xcs._runtime.policies import policies_of
 from ember_xcs.errors import ExecutionCancelled, NodeExecutionError, XCSError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from ember_xcs._core.options import ExecutionOptions
     from ember_xcs._lower.plan import Plan
     from ember_xcs._runtime.adaptive import Controller
@@ -69,6 +69,7 @@ class Run:
         options: How.
         errors: The failures, by node id.
         skipped: Why a node was not run, by node id.
+        policies: What its host calls go through; None for nothing.
         failure: The error that ended the run.
         stopped: Whether the run was ended before its time.
         timed_out: Whether it passed its deadline.
@@ -96,6 +97,7 @@ class Run:
         "options",
         "outer",
         "plan",
+        "policies",
         "readers",
         "seats",
         "skipped",
@@ -138,7 +140,7 @@ class Run:
         self._records: list[timelines.Record] | None = None
         self.steps = self.layout.steps
         if options.collect_metrics or options.trace_execution:
-            self._observe()
+            self._records, self.steps = [], observed_steps(self)
         outer = current_run.get()
         self.outer: Run | None = outer() if outer is not None else None
         self.blocks_io_loop: bool = (blocking and io_loop.is_current()) or (
@@ -147,6 +149,9 @@ class Run:
         self.jax_settings = jax_settings()
         self.context = copy_context()
         self.context.run(current_run.set, weakref.ref(self))
+        self.policies = policies_of(self, values)
+        if self.policies is not None:
+            self.steps = self.policies.steps
         self.ended_at: float | None = None
         self.started_at = time.perf_counter()
 
@@ -278,6 +283,7 @@ class Run:
             skipped=len(self.skipped),
             wall_seconds=ended - self.started_at,
             failed_warmups=len(self.failed_warmups),
+            figures={} if self.policies is None else self.policies.figures,
         )
 
     # How it ends
@@ -447,26 +453,6 @@ class Run:
     def _cancel_flights(self) -> None:
         for flight in list(self.flights):
             flight.cancel()
-
-    def _observe(self) -> None:
-        self._records = []
-        self.steps = tuple(
-            step and (self._timed(rank, step[0]), *step[1:])
-            for rank, step in enumerate(self.layout.steps)
-        )
-
-    def _timed(self, rank: int, function: Callable[..., Any]) -> Callable[..., Any]:
-        is_region = self.layout.tasks[rank].kind is TaskKind.REGION  # JAX returns before it is done
-
-        def timed(*arguments: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                result = function(*arguments)
-                return jax.block_until_ready(result) if is_region else result
-            finally:
-                self.record(rank, None, threading.current_thread().name, start)
-
-        return timed
 
     def _free(self, dead: Iterable[int], shared: Iterable[int]) -> None:
         values, readers = self.values, self.readers

@@ -27,7 +27,12 @@ class SequentialScheduler(RunScheduler):
             run: One execution of a plan.
         """
         self._run = run
-        if run.layout.is_plain and run.options.on_error == "raise" and not run.is_watched:
+        if (
+            run.layout.is_plain
+            and run.policies is None
+            and run.options.on_error == "raise"
+            and not run.is_watched
+        ):
             _perform_plain(run)
         else:
             _perform_any(run)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,8 @@ from ember_xcs._runtime.io_loop import io_loop
 from ember_xcs._runtime.supervise import execute_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
     from ember_xcs._graph import XCSGraph
 
 __all__ = ["run_coroutine", "run_graph"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ember_xcs._runtime.io_loop import io_loop
+from ember_xcs._runtime.limits import close_alarms
 from ember_xcs._runtime.processes import processes
 from ember_xcs._runtime.threads import threads
 
@@ -21,4 +22,5 @@ def shutdown_pools(timeout_seconds: float = 5.0) -> list[str]:
     busy = threads.close(timeout_seconds)
     busy += processes.close(timeout_seconds)
     busy += io_loop.close(timeout_seconds)
+    busy += close_alarms(timeout_seconds)
     return sorted(busy)

@@ -13,7 +13,6 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ember_xcs._core.jax_state import call_under
@@ -24,9 +23,11 @@ from ember_xcs._runtime.layout import EMPTY
 from ember_xcs._runtime.registry import choose_scheduler
 from ember_xcs._runtime.run import Run
 from ember_xcs._runtime.threads import threads
-from ember_xcs.errors import ExecutionTimeout, XCSError
+from ember_xcs.errors import BudgetExceeded, ExecutionTimeout, XCSError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
     from ember_xcs._core.options import ExecutionOptions
     from ember_xcs._lower.plan import Plan
     from ember_xcs._runtime.scheduler import Scheduler
@@ -65,12 +66,13 @@ def execute_plan(
     _check_inputs(plan, values)
     run = Run(plan, values, settings, kept)
     chosen = choose_scheduler(settings.scheduler if scheduler is None else scheduler, run.layout)
-    with _within_outer(run):
+    seconds = _deadline(settings)
+    with _within_outer(run), _within_policies(run):
         chosen.prepare(plan)
-        if settings.timeout_seconds is None:
+        if seconds is None:
             _perform(run, chosen)
         else:
-            _watch(run, chosen, settings.timeout_seconds)
+            _watch(run, chosen, seconds)
     return _finished(run, chosen)
 
 
@@ -102,10 +104,30 @@ async def aexecute_plan(
     _check_inputs(plan, values)
     run = Run(plan, values, settings, kept, blocking=False)
     chosen = choose_scheduler(settings.scheduler if scheduler is None else scheduler, run.layout)
-    with _within_outer(run):
+    with _within_outer(run), _within_policies(run):
         chosen.prepare(plan)
-        await _await(run, chosen, settings.timeout_seconds)
+        await _await(run, chosen, _deadline(settings))
     return _finished(run, chosen)
+
+
+def _deadline(settings: ExecutionOptions) -> float | None:
+    """How long a run may take, in seconds: the less of its deadline and its budget."""
+    budget = None if settings.budget is None else settings.budget.seconds
+    bounds = [seconds for seconds in (settings.timeout_seconds, budget) if seconds is not None]
+    return min(bounds, default=None)
+
+
+@contextlib.contextmanager
+def _within_policies(run: Run) -> Iterator[None]:
+    """Has a run whose budget is spent end with what it has, where that is wanted."""
+    try:
+        yield
+    except BudgetExceeded as error:
+        if error is not run.fatal or not run.options.return_partial_results:
+            raise
+    finally:
+        if run.policies is not None:
+            run.policies.memory.end(is_complete=run.complete)
 
 
 def _perform(run: Run, scheduler: Scheduler) -> None:
@@ -223,6 +245,12 @@ def _raise_timeout(run: Run, seconds: float | None) -> None:
     """Raises the error of a run that passed its deadline, unless partial results are wanted."""
     if run.options.return_partial_results:
         return
+    budget = run.options.budget
+    if budget is not None and budget.seconds == seconds:
+        raise BudgetExceeded(
+            f"run {run.plan.name!r} took the {seconds:g} s that its budget allows",
+            run.partial_results(),
+        )
     stuck = run.abandoned()
     note = f"; threads that cannot be stopped were abandoned: {shortened(stuck)}" if stuck else ""
     raise ExecutionTimeout(
@@ -248,7 +276,7 @@ def _finished(run: Run, scheduler: Scheduler) -> Run:
     """The run at its end, checked: results or an exception."""
     run.ended_at = time.perf_counter()
     run.steps = run.layout.steps  # those that record refer to the run: a cycle
-    if run.timed_out or run.errors or run.skipped:
+    if run.timed_out or run.errors or run.skipped or run.fatal is not None:
         return run
     values = run.values
     for name, slot in run.plan.outputs.items():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ember_xcs._lower.plan import Task
 
 __all__ = ["ExecutionMetrics", "Record", "TimelineEntry"]
@@ -58,6 +59,15 @@ class ExecutionMetrics:
         peak_concurrency: The most calls in flight at once; None where not measured.
         workers: How many calls each worker made, by its name; None where not measured.
         failed_warmups: How many compilations ahead of time failed.
+        attempts: How many times host operators were called, in the runs within this one too. This
+            and what follows is known where calls are measured, or go through limits, retries,
+            budgets, a cache or a journal; else None.
+        retries: How many of these attempts were further ones.
+        tokens: How many tokens they reported to have used.
+        cost: What they reported to have cost; None if a price was not known.
+        cache_hits: How many calls were answered from the cache.
+        journal_hits: How many calls were made before the run was begun again.
+        wait_seconds: How long calls stood in line before their resources, added up, in seconds.
     """
 
     tasks: int
@@ -69,6 +79,13 @@ class ExecutionMetrics:
     peak_concurrency: int | None = None
     workers: Mapping[str, int] | None = field(default=None, repr=False)
     failed_warmups: int = 0
+    attempts: int | None = None
+    retries: int | None = None
+    tokens: int | None = None
+    cost: float | None = None
+    cache_hits: int | None = None
+    journal_hits: int | None = None
+    wait_seconds: float | None = None
 
 
 def entries(
@@ -113,10 +130,11 @@ def metrics(
     skipped: int,
     wall_seconds: float,
     failed_warmups: int,
+    figures: Mapping[str, Any],
 ) -> ExecutionMetrics:
     """Returns what a run came to."""
     base = ExecutionMetrics(
-        len(tasks), failed, skipped, wall_seconds, failed_warmups=failed_warmups
+        len(tasks), failed, skipped, wall_seconds, failed_warmups=failed_warmups, **figures
     )
     if records is None:
         return base

@@ -8,7 +8,8 @@ another branch, pays for no call.
 
 JAX's own batched ``while`` keeps one predicate for each lane. Its lanes go in step, so that their
 calls can go to a batch end point together; those of its condition and body, and of the loops and
-branches in these, are made for live lanes alone (see ``lanes``).
+branches in these, are made for live lanes alone (see ``lanes``). The lanes of other loops and
+branches go in step, too, where there is a batch end point in them; else none waits for another.
 """
 
 from __future__ import annotations
@@ -64,6 +65,33 @@ class Body:
         masks = dict(zip(self._live, live, strict=True))
         results = calls.run_graph(self.program.graph, {**inputs, **masks})
         return self.program.results(results, inputs)
+
+    @functools.cached_property
+    def has_batch(self) -> bool:
+        """Whether a host operator in it has a batch end point."""
+        sites = [e.params["site"] for e in self.closed.jaxpr.eqns if e.primitive is operator_call_p]
+        return any(site.operator.has_batch for site in sites)
+
+    def in_step(self, batch: tuple[int, ...], batched: Sequence[bool]) -> Body | None:
+        """Returns the same for all lanes of a batch at once; None where calls cannot be masked.
+
+        Args:
+            batch: The sizes of the axes of the lanes.
+            batched: For each input, whether it has these axes in front.
+        """
+        if self.lanes:
+            return None
+        function = jex_core.jaxpr_as_fun(self.closed)
+        for size in reversed(batch):
+            axes = tuple(0 if is_batched else None for is_batched in batched)
+            function = jax.vmap(function, in_axes=axes, axis_size=size)
+        inputs = [
+            jax.ShapeDtypeStruct((*batch, *aval.shape) if is_batched else aval.shape, aval.dtype)
+            for aval, is_batched in zip(self.closed.in_avals, batched, strict=True)
+        ]
+        lanes = Lanes(batch, frozenset(k for k, is_batched in enumerate(batched) if is_batched))
+        body = Body(jax.make_jaxpr(function)(*inputs), self.name, [lanes])
+        return body if body.masks_all(lanes) else None
 
     def within(self, lanes: Sequence[Lanes]) -> Body:
         """Returns the same inside batched loops, outside those that it is in already."""
@@ -147,11 +175,23 @@ class Loop(ControlOperator):
 
     def forward(self, *operands: Any) -> list[Any]:
         """Returns the last carry."""
-        first, second = self.constants
         count = len(operands) - len(self.outer)
+        return self._repeated(operands[:count], operands[count:], None)
+
+    def run_in_step(self, operands: Sequence[Any], live: np.ndarray[Any, Any]) -> list[Any]:
+        """Returns the last carry of all lanes, of which some do not run at all.
+
+        Args:
+            operands: All that are batched have the axes of the lanes in front.
+            live: Which lanes run.
+        """
+        return self._repeated(operands, (), live)
+
+    def _repeated(self, operands: Sequence[Any], around: Sequence[Any], live: Any) -> list[Any]:
+        first, second = self.constants
         of_condition, of_body = operands[:first], operands[first : first + second]
-        carry, around = list(operands[first + second : count]), operands[count:]
-        live = self._live_at_first(around)
+        carry = list(operands[first + second :])
+        live = self._live_at_first(around) if live is None else live
         while True:
             masks = (*around, live) if self.lanes else around
             live = live & np.asarray(self.condition([*of_condition, *carry], masks)[0])
@@ -172,6 +212,26 @@ class Loop(ControlOperator):
                 others = tuple(k for k in range(len(self.lanes)) if k not in axes)
                 live &= np.expand_dims(np.asarray(mask), others)
         return live
+
+    @derived
+    def has_batch(self) -> bool:
+        """Whether a host operator in it has a batch end point."""
+        return self.condition.has_batch or self.body.has_batch
+
+    def in_step(self, batch: tuple[int, ...], batched: Sequence[bool]) -> Loop | None:
+        """Returns the same for all lanes of a batch at once; None where calls cannot be masked.
+
+        Args:
+            batch: The sizes of the axes of the lanes.
+            batched: For each constant, whether it has these axes in front; the carry has them.
+        """
+        first, second = self.constants
+        carry = (True,) * len(self.body.closed.jaxpr.outvars)
+        condition = self.condition.in_step(batch, (*batched[:first], *carry))
+        body = self.body.in_step(batch, (*batched[first : first + second], *carry))
+        if condition is None or body is None or self.lanes or self.outer:
+            return None
+        return self.replace(condition=condition, body=body, lanes=batch)
 
     def can_be_within(self, lanes: Lanes) -> bool:
         """Whether the calls in it can be made for the live lanes of a loop around it alone."""
@@ -222,6 +282,11 @@ class Branch(ControlOperator):
         """``"cond"``, or ``"switch"`` where there are more than two branches."""
         return "cond" if len(self.branches) == 2 else "switch"
 
+    @derived
+    def has_batch(self) -> bool:
+        """Whether a host operator in it has a batch end point."""
+        return any(branch.has_batch for branch in self.branches)
+
     def forward(self, index: Any, *operands: Any) -> list[Any]:
         """Returns the results of one branch; the others are not run."""
         number = min(max(int(index), 0), len(self.branches) - 1)
@@ -267,6 +332,11 @@ class Scan(ControlOperator):
     def name(self) -> str:
         """``"scan"``."""
         return "scan"
+
+    @derived
+    def has_batch(self) -> bool:
+        """Whether a host operator in it has a batch end point."""
+        return self.body.has_batch
 
     def forward(self, *operands: Any) -> list[Any]:
         """Returns the last carry, then the results of the steps."""

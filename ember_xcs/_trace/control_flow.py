@@ -21,7 +21,7 @@ from ember_xcs._trace.flatten import inlined
 from ember_xcs._trace.host_values import HostValue, wrap
 from ember_xcs._trace.staging import check_handles, is_numeric, stage_call
 
-__all__ = ["lifted", "lifting", "staged_control"]
+__all__ = ["Constant", "lifted", "lifting", "staged_control"]
 
 
 class Constant(Glue, HostOperator):

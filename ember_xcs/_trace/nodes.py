@@ -158,7 +158,7 @@ class StagedCall(HostOperator):
     @derived
     def uses_batch(self) -> bool:
         """Whether its calls go to the operator's batch end point together."""
-        return bool(self.batch) and self.site.operator.has_batch
+        return bool(self.batch) and self.site.operator.has_batch and not self.site.raw
 
     @derived
     def signature(self) -> Signature:

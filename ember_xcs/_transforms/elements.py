@@ -15,6 +15,7 @@ from ember_xcs._core.operator import HostOperator
 from ember_xcs._core.policy import HostPolicy
 from ember_xcs._jit.function import JitFunction
 from ember_xcs._lower.plan import Executor, Plan, Task, TaskKind
+from ember_xcs._runtime.memory import note_element
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,10 @@ class ElementCall(NamedTuple):
             return calls.call_plain_code(self.function, self.args, self.kwargs)
         return self.function(*self.args, **self.kwargs)
 
+    def rows(self) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+        """Returns the call that it is: the function, and its arguments."""
+        return [(self.function, self.args, dict(self.kwargs))]
+
 
 def _start(call: ElementCall) -> Any:
     return call.start()
@@ -52,9 +57,20 @@ def _start(call: ElementCall) -> Any:
 class _Chunk(NamedTuple):
     """Elements that one call of a worker handles, in turn."""
 
-    first: int
+    indices: tuple[int, ...]
     elements: tuple[ElementCall, ...]
     keeps_errors: bool
+
+    def rows(self) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+        """Returns the calls that it is."""
+        return [row for element in self.elements for row in element.rows()]
+
+    def select(self, positions: Sequence[int]) -> _Chunk:
+        """Returns some of its elements."""
+        return self._replace(
+            indices=tuple(self.indices[k] for k in positions),
+            elements=tuple(self.elements[k] for k in positions),
+        )
 
     def input_summary(self) -> str:
         """Returns the types and shapes of the first arguments, for messages."""
@@ -64,7 +80,7 @@ class _Chunk(NamedTuple):
         """Returns the error of an element as its result; raises it where it is not to be one."""
         if self.keeps_errors:
             return error
-        error.add_note(f"it was element {self.first + k} of the batch")
+        error.add_note(f"it was element {self.indices[k]} of the batch")
         raise error
 
 
@@ -74,8 +90,10 @@ def _run_chunk(chunk: _Chunk) -> list[Any]:
     for k, call in enumerate(chunk.elements):
         try:
             results.append(call.start())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (user code may raise anything)
             results.append(chunk.kept(k, error))
+        else:
+            note_element(k, results[-1])
     return results
 
 
@@ -85,8 +103,10 @@ async def _run_chunk_async(chunk: _Chunk) -> list[Any]:
     for k, call in enumerate(chunk.elements):
         try:
             results.append(await call.start())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (user code may raise anything)
             results.append(chunk.kept(k, error))
+        else:
+            note_element(k, results[-1])
     return results
 
 
@@ -105,7 +125,7 @@ class _ElementFan:
         if size is None:
             return [(element,) for element in elements]
         return [
-            (_Chunk(k, tuple(elements[k : k + size]), self.keeps_errors),)
+            (_Chunk(tuple(range(k, k + size)), tuple(elements[k : k + size]), self.keeps_errors),)
             for k in range(0, len(elements), size)
         ]
 
@@ -181,6 +201,8 @@ class ElementCalls:
             timeout_seconds=self._timeout(policy),
             concurrency=self.workers,
             is_repeatable=policy.is_repeatable,
+            host=function,
+            policy=policy,
         )
         return Plan(
             name=self.name,

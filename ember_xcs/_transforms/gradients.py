@@ -43,20 +43,22 @@ class GradFunction(Transformed):
         self._has_aux, self._with_value = has_aux, transformation == "value_and_grad"
         self._settings = dict(settings)
         self._is_numeric = self.nature != "host"
+        self._direct = self._jax_gradient()
         self._body = StagedBody(self._differentiated, self.name, self.parameters, is_declared=False)
 
     def _differentiated(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The gradient, as JAX computes it; it may be tracing."""
         reached: list[bool] = []
-        watched = _watched(self.name, self._function, reached, has_aux=self._has_aux)
-        transform = jax.value_and_grad if self._with_value else jax.grad
-        differentiate = transform(
-            watched, argnums=self._argnums, has_aux=self._has_aux, **self._settings
-        )
-        result = differentiate(*args, **kwargs)
+        result = self._jax_gradient(reached)(*args, **kwargs)
         if not reached:
             self._refuse_cut_gradient(args, kwargs)
         return result
+
+    def _jax_gradient(self, reached: list[bool] | None = None) -> Callable[..., Any]:
+        """JAX's function; it adds to ``reached`` where a derivative reaches the result."""
+        watched = _watched(self.name, self._function, reached, has_aux=self._has_aux)
+        transform = jax.value_and_grad if self._with_value else jax.grad
+        return transform(watched, argnums=self._argnums, has_aux=self._has_aux, **self._settings)
 
     def _refuse_cut_gradient(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raises if it is host calls that no gradient comes through."""
@@ -100,7 +102,7 @@ class GradFunction(Transformed):
         if self._is_numeric and all(map(is_numeric, jax.tree.leaves((args, kwargs)))):
             with noting_host_calls() as seen:
                 try:
-                    return self._differentiated(args, kwargs)
+                    return self._direct(*args, **kwargs)  # a host call would raise: none cuts it
                 except TracingError:
                     if not seen:
                         raise
@@ -128,18 +130,17 @@ class GradFunction(Transformed):
 
 
 def _watched(
-    name: str, function: Callable[..., Any], reached: list[bool], *, has_aux: bool
+    name: str, function: Callable[..., Any], reached: list[bool] | None, *, has_aux: bool
 ) -> Callable[..., Any]:
-    """A function that notes whether what it returns has a derivative at all."""
+    """A function that notes, if asked to, whether what it returns has a derivative at all."""
 
     @functools.wraps(function, updated=())
     def watched(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
         refuse_coroutine(result)
-        if not has_aux:
-            return _noting(name, result, reached)
-        value, aux = result
-        return _noting(name, value, reached), lifted(aux)
+        value, aux = result if has_aux else (result, None)
+        value = value if reached is None else _noting(name, value, reached)
+        return (value, lifted(aux)) if has_aux else value
 
     return watched
 

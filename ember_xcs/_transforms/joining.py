@@ -98,8 +98,8 @@ def _row(name: str, structure: Any, result: Any, index: int) -> list[Any]:
 
 def _same_keys(one: Any, other: Any) -> bool:
     """Whether two trees differ in the order of their keys alone."""
-    first, second = (jax.tree.structure(t.unflatten([0] * t.num_leaves)) for t in (one, other))
-    return bool(first == second)
+    plain: list[Any] = [jax.tree.structure(t.unflatten([0] * t.num_leaves)) for t in (one, other)]
+    return bool(plain[0] == plain[1])
 
 
 def _leaf_axes(name: str, structure: Any, out_axes: Any) -> list[int | None]:

@@ -7,12 +7,15 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 
 from ember_xcs._core.operator import Operator
 from ember_xcs._jit.jit import jit
 from ember_xcs._runtime.supervise import OptionsArgument, aexecute_plan, execute_plan
-from ember_xcs._trace.control_flow import lifted
+from ember_xcs._trace.control_flow import Constant, lifted
 from ember_xcs._trace.dict_order import keeping_order
+from ember_xcs._trace.host_values import HostBatch, HostValue
+from ember_xcs._trace.staging import stage_call
 from ember_xcs._transforms.batches import Along, Arguments, is_axis
 from ember_xcs._transforms.elements import ElementCall, ElementCalls
 from ember_xcs._transforms.joining import joined
@@ -46,8 +49,8 @@ def vmapped(
     """
     structure: Any
     returned: list[bool] = []
-    marks, structure = jax.tree.flatten((args, kwargs), is_leaf=_is_along)
-    values = [lifted(mark.value) for mark in marks]
+    marks, structure = jax.tree.flatten(keeping_order((args, kwargs)), is_leaf=_is_along)
+    values = [_staged(mark.value) for mark in marks]
 
     def call(values: list[Any]) -> Any:
         args, kwargs = structure.unflatten(values)
@@ -67,6 +70,16 @@ def vmapped(
             f"out_axes={out_axes!r} does not fit the results: {error}. It is an int, None for a "
             "result that is the same for all elements, or a tree of these like the result."
         ) from error
+
+
+def _staged(value: Any) -> Any:
+    """A value for JAX, while it is tracing: objects known by now as host values."""
+    if not isinstance(value, HostBatch):
+        return lifted(value)
+    constants = [stage_call(Constant(item), (), {}).array for item in value.ravel().tolist()]
+    if not constants:  # JAX has no way to make an empty array of handles but from another one
+        return HostValue(stage_call(Constant(None), (), {}).array[None][:0].reshape(value.shape))
+    return HostValue(jnp.stack(constants).reshape(value.shape))
 
 
 def refuse_coroutine(result: Any) -> None:

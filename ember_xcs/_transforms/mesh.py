@@ -21,11 +21,13 @@ _NAMES = ("x", "y", "z", "w")
 class DeviceMesh:
     """Devices in a grid with named axes: a ``jax.sharding.Mesh`` that is easier to make.
 
+    ``jax_mesh`` is that mesh; JAX chooses how the arrays on it lie where nothing says it.
+
     Args:
         devices: The devices, in a sequence or an array; None for all of JAX's. Also a
-            ``jax.sharding.Mesh``, which is then wrapped.
+            ``jax.sharding.Mesh``, whose devices and names are taken.
         shape: The size of each axis; one may be -1, for what is left. Also a dict from name to
-            size. None: the shape of ``devices``.
+            size. None: the shape of ``devices``. The first devices are taken, if there are more.
         axis_names: The names of the axes; ``"x"``, ``"y"``, ``"z"``, ``"w"`` by default.
 
     Raises:
@@ -45,10 +47,9 @@ class DeviceMesh:
     ) -> None:
         if isinstance(devices, DeviceMesh):
             devices = devices.jax_mesh
-        if isinstance(devices, jax.sharding.Mesh) and shape is None and axis_names is None:
-            self.jax_mesh: jax.sharding.Mesh = devices
-            return
         if isinstance(devices, jax.sharding.Mesh):
+            if shape is None and axis_names is None:
+                axis_names = devices.axis_names
             devices = devices.devices
         if isinstance(shape, Mapping):
             axis_names, shape = tuple(shape) if axis_names is None else axis_names, shape.values()  # type: ignore[assignment]
@@ -63,7 +64,8 @@ class DeviceMesh:
                 "devices: set JAX_NUM_CPU_DEVICES before JAX is used."
             )
         grid = found.reshape(-1)[:needed].reshape(sizes)
-        self.jax_mesh = jax.sharding.Mesh(grid, names)
+        # Auto axes, also of a mesh whose axes were Explicit: those refuse plain arrays.
+        self.jax_mesh: jax.sharding.Mesh = jax.sharding.Mesh(grid, names)
 
     @property
     def axis_names(self) -> tuple[str, ...]:
@@ -101,7 +103,7 @@ class DeviceMesh:
             self._check_names(by_name)
             index = tuple(by_name.get(name, 0) for name in self.axis_names)
         sizes = tuple(self.shape.values())
-        fits = len(index) == len(sizes)
+        fits = len(index) == len(sizes) and all(map(_is_int, index))
         if not fits or not all(-n <= k < n for k, n in zip(index, sizes, strict=True)):
             raise TransformError(
                 f"there is no device at {index} of a mesh of shape {self.shape}: an index has one "
@@ -124,12 +126,20 @@ class DeviceMesh:
             ('data',)
         """
         self._check_names(indices)
+        wrong = {n: k for n, k in indices.items() if not isinstance(k, slice) and not _is_int(k)}
+        if wrong:
+            raise TransformError(
+                f"a submesh of {wrong}: an axis is given as an int, which removes it, or as a "
+                "slice, such as slice(0, 2)."
+            )
         index = tuple(indices.get(name, slice(None)) for name in self.axis_names)
         names = [n for n, k in zip(self.axis_names, index, strict=True) if isinstance(k, slice)]
         try:
             grid = self.devices[index]
         except IndexError as error:
-            raise TransformError(f"of a mesh of shape {self.shape}, {indices}: {error}.") from None
+            raise TransformError(
+                f"there is no submesh {indices} of a mesh of shape {self.shape}: {error}."
+            ) from None
         if not names or not np.size(grid):
             raise TransformError(
                 f"a submesh {indices} of a mesh of shape {self.shape} has no "
@@ -145,11 +155,12 @@ class DeviceMesh:
                 f"the mesh has no axis {min(unknown)!r}; its axes are {', '.join(self.axis_names)}."
             )
 
-    def describe(self, spec: Any = None, shape: Sequence[int] | None = None) -> str:
+    def describe(self, spec: Any = None, shape: Sequence[int] | int | None = None) -> str:
         """Returns the mesh as text, or which device holds which part of an array.
 
         Args:
-            spec: How the array is cut, a ``PartitionSpec``; integers name axes by position.
+            spec: How the array is cut, a ``PartitionSpec``; integers name axes by position. None
+                with a shape: each device has the whole array.
             shape: The shape of the array.
 
         Example:
@@ -158,14 +169,13 @@ class DeviceMesh:
             device 0 (x=0): [0:4, 0:2]
         """
         axes = ", ".join(f"{name}={size}" for name, size in self.shape.items())
-        if spec is None:
+        parts: Mapping[Any, str] = {}
+        if spec is None and shape is None:
             rows = [f"mesh of {axes}, {self.devices.flat[0].platform}"]
-            parts: Mapping[Any, str] = {}
         else:
             parts = self._parts(spec, shape)
-            cut = resolved_spec(spec, self)
-            rows = [f"array of shape {tuple(shape or ())}, cut by {_shown(cut)}, on a mesh "
-                    f"of {axes}"]  # fmt: skip
+            cut = _shown(resolved_spec(spec, self))
+            rows = [f"array of shape {_shape(shape)}, cut by {cut}, on a mesh of {axes}"]
         for index in np.ndindex(self.devices.shape):
             device: Any = self.devices[index]
             named = zip(self.axis_names, index, strict=True)
@@ -174,14 +184,16 @@ class DeviceMesh:
             rows.append(f"device {device.id} ({where}){part}")
         return "\n".join(rows)
 
-    def _parts(self, spec: Any, shape: Sequence[int] | None) -> dict[Any, str]:
+    def _parts(self, spec: Any, shape: Sequence[int] | int | None) -> dict[Any, str]:
         slices = self.parts(spec, shape)
         return {
             device: "[" + ", ".join(f"{a}:{b}" for a, b in bounds) + "]"
             for device, bounds in slices.items()
         }
 
-    def parts(self, spec: Any, shape: Sequence[int] | None) -> dict[Any, list[tuple[int, int]]]:
+    def parts(
+        self, spec: Any, shape: Sequence[int] | int | None
+    ) -> dict[Any, list[tuple[int, int]]]:
         """Returns, for each device, where its part of an array begins and ends along each axis.
 
         Args:
@@ -191,10 +203,14 @@ class DeviceMesh:
         Raises:
             TransformError: The array cannot be cut so.
         """
-        if shape is None:
-            raise TransformError("give the shape of the array that spec is to cut: shape=(8, 4).")
-        shape = tuple(shape)
-        sharding = jax.sharding.NamedSharding(self.jax_mesh, resolved_spec(spec, self))
+        shape = _shape(shape)
+        cut = resolved_spec(spec, self)
+        if len(cut) > len(shape):
+            raise TransformError(
+                f"an array of shape {shape} has {len(shape)} axes, and {_shown(cut)} is for "
+                f"{len(cut)}. Give one entry for each axis, or fewer."
+            )
+        sharding = jax.sharding.NamedSharding(self.jax_mesh, cut)
         try:
             found = sharding.devices_indices_map(shape)
         except ValueError as error:
@@ -204,16 +220,16 @@ class DeviceMesh:
             for device, index in found.items()
         }
 
-    def to_svg(self, spec: Any = None, shape: Sequence[int] | None = None) -> str:
+    def to_svg(self, spec: Any = None, shape: Sequence[int] | int | None = None) -> str:
         """Returns a picture of the mesh, or of which device holds which part of an array.
 
         Args:
             spec: How the array is cut; None for the mesh itself.
             shape: The shape of the array; its first two axes are drawn.
         """
-        if spec is None:
+        if spec is None and shape is None:
             return mesh_svg(self.devices, self.shape)
-        return sharding_svg(self.parts(spec, shape), tuple(shape or ()))
+        return sharding_svg(self.parts(spec, shape), _shape(shape))
 
     def _repr_svg_(self) -> str:
         return self.to_svg()
@@ -229,35 +245,56 @@ class DeviceMesh:
         return f"DeviceMesh({axes})"
 
 
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _shape(shape: Sequence[int] | int | None) -> tuple[int, ...]:
+    if shape is None:
+        raise TransformError("give the shape of the array that spec is to cut: shape=(8, 4).")
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
 def _device_array(devices: Any) -> np.ndarray[Any, Any]:
     found = np.array(jax.devices() if devices is None else devices, object)
-    if found.ndim == 0 or not all(isinstance(device, jax.Device) for device in found.flat):
+    is_list = found.ndim > 0 and found.size > 0
+    if not is_list or not all(isinstance(device, jax.Device) for device in found.flat):
         raise TransformError(
             f"devices={devices!r} is to be a sequence of devices, such as jax.devices()[:4], or "
             "a jax.sharding.Mesh."
         )
+    if len(set(found.flat)) < found.size:
+        raise TransformError(f"devices={devices!r} names a device twice. Name each once.")
     return found
 
 
 def _sizes(shape: Any, available: int) -> tuple[int, ...]:
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not all(isinstance(n, int) and (n > 0 or n == -1) for n in sizes) or sizes.count(-1) > 1:
+    sizes = (shape,) if _is_int(shape) else tuple(shape)
+    are_sizes = bool(sizes) and all(_is_int(n) and (n > 0 or n == -1) for n in sizes)
+    if not are_sizes or sizes.count(-1) > 1:
         raise TransformError(
             f"shape={sizes!r} is to have the size of each axis, an int of at least 1; one of them "
             "may be -1, for what is left."
         )
-    rest = max(available // math.prod(n for n in sizes if n != -1), 1)
-    return tuple(rest if n == -1 else n for n in sizes)
+    given = math.prod(n for n in sizes if n != -1)
+    if -1 in sizes and given <= available and available % given:
+        raise TransformError(
+            f"shape={sizes!r} leaves an axis open, and {available} devices do not divide by "
+            f"{given}. Give each size, or devices=jax.devices()[:{available - available % given}]."
+        )
+    rest = max(available // given, 1)
+    return tuple(rest if n == -1 else int(n) for n in sizes)
 
 
 def _names(names: Sequence[str] | str | None, count: int) -> tuple[str, ...]:
     if names is None:
         return (*_NAMES, *(f"axis{k}" for k in range(len(_NAMES), count)))[:count]
     found = (names,) if isinstance(names, str) else tuple(names)
-    if len(found) != count or len(set(found)) != count:
+    are_names = all(isinstance(name, str) for name in found)
+    if not are_names or len(found) != count or len(set(found)) != count:
         raise TransformError(
-            f"axis_names={found!r} is to have one name, all different, for each of the {count} "
-            "axes of the mesh."
+            f"axis_names={found!r} is to have one str, all different, for each of the {count} "
+            f"{'axis' if count == 1 else 'axes'} of the mesh."
         )
     return found
 
@@ -309,7 +346,7 @@ def _resolved_entry(entry: Any, spec: Any, mesh: DeviceMesh) -> Any:
 def _resolved_name(name: Any, spec: Any, mesh: DeviceMesh) -> str:
     names = mesh.axis_names
     position = name.index if isinstance(name, AxisPosition) else name
-    if isinstance(position, int) and -len(names) <= position < len(names):
+    if _is_int(position) and -len(names) <= position < len(names):
         return names[position]
     if name in names:
         return str(name)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
@@ -15,7 +15,19 @@ __all__ = ["mesh_svg", "sharding_svg"]
 _COLOURS = (
     "#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#edc948", "#b07aa1", "#9c755f",
 )  # fmt: skip
-_CELL_WIDTH, _CELL_HEIGHT, _MARGIN = 96, 44, 34
+_LEAST_WIDTH, _LEAST_HEIGHT, _MARGIN, _EDGE = 96.0, 44.0, 34.0, 8.0
+_LARGE, _SMALL = 13, 11
+_LETTER = 0.62  # the width of a wide letter of a plain font, in font sizes
+
+
+class _Cell(NamedTuple):
+    """A part of a picture: where in the grid, its colour, and what is written in it."""
+
+    column: int
+    row: int
+    colour: str
+    label: str
+    note: str = ""
 
 
 def mesh_svg(devices: np.ndarray[Any, Any], shape: Mapping[str, int]) -> str:
@@ -28,11 +40,11 @@ def mesh_svg(devices: np.ndarray[Any, Any], shape: Mapping[str, int]) -> str:
     rows = devices.reshape(-1, devices.shape[-1])
     *down, across = shape
     cells = [
-        _cell(x, y, 1, 1, f"device {device.id}", _colour(device.id))
+        _Cell(x, y, _colour(device.id), f"device {device.id}")
         for y, row in enumerate(rows)
         for x, device in enumerate(row)
     ]
-    return _picture(cells, rows.shape[1], rows.shape[0], across, " x ".join(down))
+    return _picture(cells, across, " x ".join(down))
 
 
 def sharding_svg(parts: Mapping[Any, list[tuple[int, int]]], shape: tuple[int, ...]) -> str:
@@ -48,53 +60,67 @@ def sharding_svg(parts: Mapping[Any, list[tuple[int, int]]], shape: tuple[int, .
     starts = [sorted({bounds[k][0] for bounds in holders}) for k in range(min(len(shape), 2))]
     cells = []
     for corner, devices in holders.items():
-        bounds = list(corner)
-        y = starts[0].index(bounds[0][0]) if bounds else 0
-        x = starts[1].index(bounds[1][0]) if len(bounds) > 1 else 0
-        label = "device " + ", ".join(str(device.id) for device in devices)
-        part = "[" + ", ".join(f"{a}:{b}" for a, b in bounds) + "]"
-        cells.append(_cell(x, y, 1, 1, label, _colour(devices[0].id), part))
-    columns = len(starts[1]) if len(starts) > 1 else 1
-    rows = len(starts[0]) if starts else 1
-    sizes = [f"axis {k}: {n}" for k, n in enumerate(shape[:2])]
-    return _picture(cells, columns, rows, sizes[1] if len(sizes) > 1 else "", *sizes[:1])
+        y, x, *_ = [*(places.index(a) for places, (a, _) in zip(starts, corner, strict=True)), 0, 0]
+        note = "[" + ", ".join(f"{a}:{b}" for a, b in corner) + "]"
+        cells.append(_Cell(x, y, _colour(devices[0].id), _named(devices), note))
+    down, across, *_ = [*(f"axis {k}: {n}" for k, n in enumerate(shape[:2])), "", ""]
+    return _picture(cells, across, down)
+
+
+def _named(devices: Sequence[Any], limit: int = 8) -> str:
+    numbers = [str(device.id) for device in devices]
+    more = f" and {len(numbers) - limit} more" if len(numbers) > limit else ""
+    return f"device{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:limit])}{more}"
 
 
 def _colour(number: int) -> str:
     return _COLOURS[number % len(_COLOURS)]
 
 
-def _cell(x: int, y: int, width: int, height: int, label: str, colour: str, note: str = "") -> str:
-    left, top = _MARGIN + x * _CELL_WIDTH, _MARGIN + y * _CELL_HEIGHT
-    middle = left + width * _CELL_WIDTH / 2
-    line = top + height * _CELL_HEIGHT / 2
-    texts = [_text(middle, line + (-2 if note else 5), label, 13)]
-    if note:
-        texts.append(_text(middle, line + 14, note, 11))
+def _picture(cells: Sequence[_Cell], across: str, down: str) -> str:
+    columns = 1 + max(cell.column for cell in cells)
+    rows = 1 + max(cell.row for cell in cells)
+    needed = [_length(text, size) for cell in cells for text, size in _written(cell)]
+    wide = max(_LEAST_WIDTH, _length(across, _LARGE) / columns, *needed)
+    high = max(_LEAST_HEIGHT, _length(down, _LARGE) / rows)
+    middle = (_MARGIN + columns * wide / 2, _MARGIN + rows * high / 2)
+    width, height = _MARGIN + columns * wide + _EDGE, _MARGIN + rows * high + _EDGE
+    drawn = [
+        _text(middle[0], _MARGIN - 12, across, _LARGE),
+        _text(_MARGIN - 12, middle[1], down, _LARGE, turned=True),
+        *(_box(cell, wide, high) for cell in cells),
+    ]
     return (
-        f'<rect x="{left}" y="{top}" width="{width * _CELL_WIDTH}" height="{height * _CELL_HEIGHT}"'
-        f' fill="{colour}" fill-opacity="0.35" stroke="{colour}"/>' + "".join(texts)
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+        f'viewBox="0 0 {width:g} {height:g}" font-family="sans-serif">' + "".join(drawn) + "</svg>"
     )
 
 
-def _text(x: float, y: float, content: str, size: int, turned: bool = False) -> str:
+def _length(text: str, size: int) -> float:
+    """The room that a text needs, with some on both sides."""
+    return round(len(text) * size * _LETTER) + 2 * _EDGE
+
+
+def _written(cell: _Cell) -> list[tuple[str, int]]:
+    return [(cell.label, _LARGE), *([(cell.note, _SMALL)] if cell.note else [])]
+
+
+def _box(cell: _Cell, wide: float, high: float) -> str:
+    left, top = _MARGIN + cell.column * wide, _MARGIN + cell.row * high
+    lines = [-2, 14] if cell.note else [5]
+    texts = [
+        _text(left + wide / 2, top + high / 2 + line, text, size)
+        for line, (text, size) in zip(lines, _written(cell), strict=True)
+    ]
+    return (
+        f'<rect x="{left:g}" y="{top:g}" width="{wide:g}" height="{high:g}" '
+        f'fill="{cell.colour}" fill-opacity="0.35" stroke="{cell.colour}"/>' + "".join(texts)
+    )
+
+
+def _text(x: float, y: float, content: str, size: int, *, turned: bool = False) -> str:
     turn = f' transform="rotate(-90 {x:g} {y:g})"' if turned else ""
     return (
         f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="middle"{turn} '
         f'fill="currentColor">{html.escape(content)}</text>'
-    )
-
-
-def _picture(cells: list[str], columns: int, rows: int, across: str, down: str = "") -> str:
-    width = _MARGIN + columns * _CELL_WIDTH + 8
-    height = _MARGIN + rows * _CELL_HEIGHT + 8
-    labels = [
-        _text(_MARGIN + columns * _CELL_WIDTH / 2, _MARGIN - 12, across, 13),
-        _text(_MARGIN - 12, _MARGIN + rows * _CELL_HEIGHT / 2, down, 13, turned=True),
-    ]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="sans-serif">'
-        + "".join(labels + cells)
-        + "</svg>"
     )

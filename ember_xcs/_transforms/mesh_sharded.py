@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import math
@@ -13,32 +14,23 @@ import jax.numpy as jnp
 
 from ember_xcs._core.operator import HostOperator
 from ember_xcs._jit.programs import NumericRunner
-from ember_xcs._runtime.supervise import OptionsArgument, aexecute_plan, execute_plan
 from ember_xcs._trace.control_flow import lifted
 from ember_xcs._trace.dict_order import keeping_order
 from ember_xcs._trace.host_values import HostValue
 from ember_xcs._trace.staging import is_numeric, noting_host_calls, placing_results
-from ember_xcs._transforms.batches import as_array
-from ember_xcs._transforms.elements import ElementCall, ElementCalls
 from ember_xcs._transforms.mapping import element_function
 from ember_xcs._transforms.mesh import DeviceMesh, as_mesh, resolved_spec
 from ember_xcs._transforms.partition_spec import is_spec
-from ember_xcs._transforms.prefixes import CallStructure, Leaf, SettingKind, take_apart
-from ember_xcs._transforms.shards import (
-    check_divides,
-    cut,
-    joined_shards,
-    mesh_axes,
-    names_of,
-    shard_indices,
-)
+from ember_xcs._transforms.prefixes import SettingKind, take_apart
+from ember_xcs._transforms.shard_calls import ShardCalls, ShardedCall, as_jax
+from ember_xcs._transforms.shards import check_divides, mesh_axes, names_of
 from ember_xcs._transforms.spreading import devices_are_taken, paced, taking_devices
 from ember_xcs._transforms.staged import StagedBody, StagedCall
 from ember_xcs._transforms.transformed import Transformed, explanation
 from ember_xcs.errors import TracingError, TransformError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ember_xcs._jit.selection import JITExplanation
 
@@ -49,33 +41,6 @@ def _is_list_or_host_value(value: Any) -> bool:
     return isinstance(value, HostValue) or (
         type(value) is list and not all(isinstance(item, jax.Array) and item.ndim for item in value)
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Call:
-    """A call taken apart.
-
-    Attributes:
-        leaves: The arguments' leaves, each with its spec.
-        structure: Their tree.
-    """
-
-    leaves: Sequence[Leaf]
-    structure: CallStructure
-
-    @property
-    def specs(self) -> tuple[Any, ...]:
-        """The spec of each leaf."""
-        return tuple(leaf.setting for leaf in self.leaves)
-
-    @property
-    def is_numeric(self) -> bool:
-        """Whether JAX computes with all of them."""
-        return all(is_numeric(_as_jax(leaf.value)) for leaf in self.leaves)
-
-
-def _as_jax(value: Any) -> Any:
-    return as_array(value) if type(value) is list else value
 
 
 class MeshShardedFunction(Transformed):
@@ -101,20 +66,20 @@ class MeshShardedFunction(Transformed):
             self._mixed_plainly, self.name, self.parameters, is_declared=self.nature != "unknown"
         )
 
-    def _apart(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Call:
+    def _apart(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ShardedCall:
         leaves, structure = take_apart(
             self.name, args, kwargs, list(self.parameters), self._in_specs, self._specs
         )
         for leaf in leaves:
             check_divides(leaf.label, leaf.value, leaf.setting, self.mesh.shape)
-        return _Call(leaves, structure)
+        return ShardedCall(leaves, structure)
 
     # The bodies: what JAX traces
 
     def _sharded_plainly(self, *args: Any, **kwargs: Any) -> Any:
         return self._sharded(self._apart(args, kwargs))
 
-    def _sharded(self, call: _Call) -> Any:
+    def _sharded(self, call: ShardedCall) -> Any:
         """A numeric function: ``jax.shard_map`` of it."""
 
         def shard(*values: Any) -> Any:
@@ -122,28 +87,48 @@ class MeshShardedFunction(Transformed):
             with taking_devices():
                 return self._function(*args, **kwargs)
 
+        shard.__name__ = shard.__qualname__ = self.name
         sharded = jax.shard_map(
             shard, mesh=self.mesh.jax_mesh, in_specs=call.specs, out_specs=self._out_specs
         )
         try:
-            return sharded(*(_as_jax(leaf.value) for leaf in call.leaves))
+            return sharded(*(as_jax(leaf.value) for leaf in call.leaves))
         except ValueError as error:
             if "out_specs" not in str(error):
                 raise
+            raise self._misfit(error) from error
+        except AssertionError as error:
+            if str(error):
+                raise
             raise TransformError(
-                f"the results of {self.name} do not fit out_specs={self._out_specs!r}. A mesh axis "
-                "that a spec does not name has the same result on all its devices: reduce over it "
-                f"(jax.lax.psum, pmean, all_gather), or name it in out_specs.\n{error}"
+                f"an assertion failed while {self.name} was traced. If it is JAX's own, the "
+                "function names an axis that the mesh does not have; the mesh has the axes "
+                f"{', '.join(map(repr, self.mesh.axis_names))}."
             ) from error
+
+    def _misfit(self, error: ValueError) -> TransformError:
+        if "replication" in str(error):
+            rule = (
+                "A mesh axis that a spec does not name has the same result on all its devices: "
+                "reduce over it (jax.lax.psum, pmean, all_gather), or name it in out_specs."
+            )
+        else:
+            rule = (
+                "They are a tree that is a prefix of the result, and a spec has no more entries "
+                "than its part of the result has axes."
+            )
+        return TransformError(
+            f"the results of {self.name} do not fit out_specs={self._out_specs!r}. {rule}\n{error}"
+        )
 
     def _mixed_plainly(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         return self._mixed(self._apart(args, kwargs))
 
-    def _mixed(self, call: _Call) -> Any:
+    def _mixed(self, call: ShardedCall) -> Any:
         """A function with host calls in it: a ``vmap`` over shards, spread over the mesh."""
         names, sizes = self.mesh.axis_names, self.mesh.shape
         specs = call.specs
-        values = [self._blocks(lifted(_as_jax(leaf.value)), leaf.setting) for leaf in call.leaves]
+        values = [self._blocks(lifted(as_jax(leaf.value)), leaf.setting) for leaf in call.leaves]
 
         def shard(values: Sequence[Any]) -> Any:
             args, kwargs = call.structure.unflatten(values)
@@ -184,18 +169,23 @@ class MeshShardedFunction(Transformed):
             is_leaf=is_spec,
         )
 
-    def _placing(self) -> Any:
+    @contextlib.contextmanager
+    def _placing(self) -> Iterator[None]:
         if devices_are_taken():
-            return taking_devices()
-        return _Both(taking_devices(), placing_results(self._placed))
+            yield
+            return
+        with taking_devices(), placing_results(self._placed):
+            yield
 
     def _placed(self, value: Any) -> Any:
         free = (jax.sharding.PartitionSpec.UNCONSTRAINED,) * value.ndim
         return self._constrained(value, jax.sharding.PartitionSpec(*free))
 
+    def _sharding(self, spec: Any) -> jax.sharding.NamedSharding:
+        return jax.sharding.NamedSharding(self.mesh.jax_mesh, spec)
+
     def _constrained(self, value: Any, spec: Any) -> Any:
-        sharding = jax.sharding.NamedSharding(self.mesh.jax_mesh, spec)
-        return jax.lax.with_sharding_constraint(value, sharding)
+        return jax.lax.with_sharding_constraint(value, self._sharding(spec))
 
     def _blocks(self, value: Any, spec: Any) -> Any:
         """A value with an axis in front for each mesh axis that cuts it, in the mesh's order."""
@@ -251,7 +241,7 @@ class MeshShardedFunction(Transformed):
             return self._mixed(call)
         return self._sharded(call)
 
-    def _has_host_calls(self, call: _Call) -> bool:
+    def _has_host_calls(self, call: ShardedCall) -> bool:
         if not call.is_numeric:
             return True
         with noting_host_calls() as seen:
@@ -268,39 +258,60 @@ class MeshShardedFunction(Transformed):
                 try:
                     return paced(self._jitted(*args, **kwargs), self._devices)
                 except Exception:
-                    if not seen:
+                    if not seen and not self._lie_elsewhere((args, kwargs)):
                         raise
-            self._is_numeric = False
-        return self._call(args, kwargs).run()
+            self._is_numeric = not seen
+        return paced(self._call(args, kwargs).run(), self._devices)
 
-    def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> StagedCall | _ShardCalls:
-        call = self._apart(args, kwargs)
+    def _lie_elsewhere(self, tree: Any) -> bool:
+        """Whether arrays are bound to other devices than those of the mesh."""
+        return any(map(self._lies_elsewhere, jax.tree.leaves(tree)))
+
+    def _lies_elsewhere(self, leaf: Any) -> bool:
+        is_bound = isinstance(leaf, jax.Array) and leaf.committed
+        return is_bound and leaf.sharding.device_set != set(self._devices)
+
+    def _moved(self, call: ShardedCall) -> ShardedCall:
+        """A call whose arrays are not bound to other devices, which JAX would refuse."""
+        moved = [
+            leaf._replace(value=jax.device_put(leaf.value, self._sharding(leaf.setting)))
+            if self._lies_elsewhere(leaf.value)
+            else leaf
+            for leaf in call.leaves
+        ]
+        return ShardedCall(moved, call.structure)
+
+    def _call(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> StagedCall | _NumericCall | ShardCalls:
+        call = self._moved(self._apart(args, kwargs))
         reason = "a plain function is staged where all its arguments are arrays and numbers"
         if isinstance(self._function, HostOperator):
             reason = "a host operator gets one call for each shard"
         elif self.nature != "unknown" or call.is_numeric:
-            staged = self._body.call(*self._as_jax(call))
+            whole = call.for_jax()
+            staged = self._body.call(*whole)
+            if isinstance(staged.program, NumericRunner):
+                return _NumericCall(self._jitted, *whole)
             if staged.program is not None:
                 return staged
             reason = staged.reason
         self._why_shards = reason
-        return _ShardCalls(
+        return ShardCalls(
             element_function(self._function), call, self._out_specs, self.mesh, self.name
         )
-
-    def _as_jax(self, call: _Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return call.structure.unflatten([_as_jax(leaf.value) for leaf in call.leaves])
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what a call returns, without blocking the event loop."""
         if self.nature == "host" or not all(map(is_numeric, jax.tree.leaves((args, kwargs)))):
-            return await self._call(args, kwargs).arun()
+            result = await self._call(args, kwargs).arun()
+            return await asyncio.to_thread(paced, result, self._devices)
         return await asyncio.to_thread(self, *args, **kwargs)
 
     def explain(self, *args: Any, **kwargs: Any) -> JITExplanation:
         """Returns how such a call is run, and why; nothing is run."""
         call = self._call(args, kwargs)
-        if isinstance(call, StagedCall) and isinstance(call.program, NumericRunner):
+        if isinstance(call, _NumericCall):
             return explanation(self.name, "devices", f"numeric: jit(shard_map) on {self.mesh!r}")
         if isinstance(call, StagedCall):
             why = "staged: regions over the mesh, one call for each shard"
@@ -309,69 +320,25 @@ class MeshShardedFunction(Transformed):
         return explanation(self.name, "shards", why, self._why_shards)
 
 
-class _Both:
-    """Two contexts as one."""
+@dataclasses.dataclass(frozen=True)
+class _NumericCall:
+    """A call that is one XLA program over the mesh."""
 
-    def __init__(self, *contexts: Any) -> None:
-        self._contexts = contexts
+    jitted: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
 
-    def __enter__(self) -> None:
-        for context in self._contexts:
-            context.__enter__()
+    def run(self) -> Any:
+        """Returns the results."""
+        return self.jitted(*self.args, **self.kwargs)
 
-    def __exit__(self, *error: object) -> None:
-        for context in reversed(self._contexts):
-            context.__exit__(*error)
+    async def arun(self) -> Any:
+        """Returns the results; JAX computes them asynchronously of itself."""
+        return await asyncio.to_thread(self.run)
 
 
 def _is_host_value(value: Any) -> bool:
     return isinstance(value, HostValue)
-
-
-@dataclasses.dataclass(frozen=True)
-class _ShardCalls:
-    """A function called on the host, once for each shard."""
-
-    function: Callable[..., Any]
-    call: _Call
-    out_specs: Any
-    mesh: DeviceMesh
-    name: str
-
-    def run(self, options: OptionsArgument = None) -> Any:
-        """Returns the results of all shards, joined."""
-        run = execute_plan(self._how.plan(self.function), [self._elements()], options)
-        return self._joined(run.results["results"])
-
-    async def arun(self, options: OptionsArgument = None) -> Any:
-        """Returns the results of all shards, without blocking the event loop."""
-        run = await aexecute_plan(self._how.plan(self.function), [self._elements()], options)
-        return self._joined(run.results["results"])
-
-    @property
-    def _how(self) -> ElementCalls:
-        return ElementCalls(self.name, noun="shard")
-
-    @functools.cached_property
-    def _indices(self) -> list[Mapping[str, int]]:
-        specs = [*self.call.specs, *jax.tree.leaves(self.out_specs, is_leaf=is_spec)]
-        used = {name for spec in specs for name in mesh_axes(spec)}
-        axes = [name for name in self.mesh.axis_names if name in used]
-        return list(shard_indices(axes, self.mesh.shape))
-
-    def _elements(self) -> list[ElementCall]:
-        found = []
-        for index in self._indices:
-            parts = [
-                cut(leaf.value, leaf.setting, index, self.mesh.shape) for leaf in self.call.leaves
-            ]
-            args, kwargs = self.call.structure.unflatten(parts)
-            found.append(ElementCall(self.function, args, kwargs))
-        return found
-
-    def _joined(self, results: Sequence[Any]) -> Any:
-        by_shard = list(zip(self._indices, results, strict=True))
-        return joined_shards(self.name, by_shard, self.out_specs, self.mesh.shape)
 
 
 _NOT_GIVEN: Any = object()

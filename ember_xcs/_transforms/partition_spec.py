@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 
 __all__ = ["AxisPosition", "PartitionSpec", "is_spec"]
 
@@ -51,7 +52,8 @@ class PartitionSpec(metaclass=_IsJax):
 def _entry(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return tuple(map(_entry, value))
-    return AxisPosition(value) if type(value) is int else value
+    is_position = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return AxisPosition(int(value)) if is_position else value
 
 
 def is_spec(value: Any) -> bool:

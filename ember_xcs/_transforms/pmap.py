@@ -12,7 +12,8 @@ import jax
 from ember_xcs._core.operator import HostOperator
 from ember_xcs._jit.programs import NumericRunner
 from ember_xcs._lower.plan import Executor
-from ember_xcs._trace.staging import noting_host_calls, placing_results
+from ember_xcs._trace.dict_order import keeping_order
+from ember_xcs._trace.staging import contains_host_calls, noting_host_calls, placing_results
 from ember_xcs._transforms.batches import Along, Arguments, split_arguments
 from ember_xcs._transforms.elements import ElementCalls, OnError, executor_of
 from ember_xcs._transforms.mapping import ElementwiseCall, element_function, vmapped
@@ -78,7 +79,9 @@ class PmapFunction(Transformed):
         mesh = batch_mesh(self._devices)
         with taking_devices(), placing_results(lambda x: _placed(x, mesh)):
             args, kwargs = jax.tree.map(
-                lambda mark: _placed_along(mark, mesh), (args, kwargs), is_leaf=_is_along
+                lambda mark: _placed_along(mark, mesh),
+                keeping_order((args, kwargs)),
+                is_leaf=_is_along,
             )
             return vmapped(
                 self._function,
@@ -120,11 +123,12 @@ class PmapFunction(Transformed):
         """Whether there are host calls in what is traced as a numeric function."""
         with noting_host_calls() as seen:
             try:
-                trace()
+                traced = trace()
             except Exception:
                 if not seen:
                     raise
-        return bool(seen)
+                return True
+        return contains_host_calls(traced)  # JAX may have traced it before: then none is seen
 
     def _outside(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if self._is_numeric and not any(type(arg) is list for arg in args):
@@ -146,10 +150,12 @@ class PmapFunction(Transformed):
         reason = self._why_whole_elements()
         if not reason and (self.nature != "unknown" or arguments.is_numeric):
             marked = arguments.marked()
-            if self._axis_name is not None and self.nature != "host" and arguments.is_numeric:
-                # rows that have a device each take collectives that jax.vmap does not have
-                if not self._meets_host_calls(lambda: self._jitted.trace(*marked)):
-                    return self._numeric_call(arguments)
+            # Rows that have a device each take collectives that jax.vmap does not have.
+            takes_collectives = self._axis_name is not None and arguments.is_numeric
+            if (takes_collectives and self.nature != "host") and not self._meets_host_calls(
+                lambda: self._jitted.trace(*marked)
+            ):
+                return self._numeric_call(arguments)
             call = self._body.call(*marked)
             if isinstance(call.program, NumericRunner):
                 return self._numeric_call(arguments)
@@ -353,15 +359,15 @@ def _executor(name: str | None) -> Executor | None:
     return Executor(name)
 
 
-def _at_least_one(name: str, value: int | None) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+def _at_least_one(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise TransformError(f"{name}={value!r} is to be an int of at least 1, or None.")
     return value
 
 
-def _chosen_devices(
-    devices: Sequence[Any] | DeviceMesh | jax.sharding.Mesh | None,
-) -> tuple[Any, ...] | None:
+def _chosen_devices(devices: Any) -> tuple[Any, ...] | None:
     if devices is None:
         return None
     if isinstance(devices, DeviceMesh | jax.sharding.Mesh):

@@ -153,14 +153,17 @@ def _leaf_specs(name: str, structure: Any, out_specs: Any) -> list[Any]:
     outer: Any
     specs, outer = jax.tree.flatten(out_specs, is_leaf=is_spec)
     try:
-        parts = outer.flatten_up_to(structure.unflatten([0] * structure.num_leaves))
+        parts = outer.flatten_up_to(structure.unflatten(range(structure.num_leaves)))
     except ValueError as error:
         raise TransformError(
             f"out_specs={out_specs!r} does not fit the result of {name}, which is {structure}: "
             f"{error}"
         ) from None
-    counts = [len(jax.tree.leaves(part)) for part in parts]
-    return [spec for spec, n in zip(specs, counts, strict=True) for _ in range(n)]
+    # By number: JAX sorts the keys of dicts, and results keep the order that they came in.
+    found = {
+        k: spec for spec, part in zip(specs, parts, strict=True) for k in jax.tree.leaves(part)
+    }
+    return [found[k] for k in range(structure.num_leaves)]
 
 
 def _joined_leaf(

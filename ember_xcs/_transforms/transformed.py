@@ -80,11 +80,12 @@ class Transformed:
 
 
 def _checked(function: Any, transformation: str) -> Any:
-    if isinstance(function, type) or not callable(function):
+    is_class = isinstance(function, type) and issubclass(function, Operator)
+    if is_class or not callable(function):
         raise TypeError(
             f"{transformation} takes a function, an operator, a graph or what another "
             f"transformation returned, and was given {function!r}."
-            + (" Make an instance of the class." if isinstance(function, type) else "")
+            + (" Make an instance of the class." if is_class else "")
         )
     return function
 

@@ -49,7 +49,7 @@ def test_an_unknown_scheduler_is_an_error_that_lists_the_known_ones() -> None:
 
 
 def test_options_that_come_with_later_stages_are_not_accepted() -> None:
-    for name in ("retry", "limits", "budget", "cache", "journal", "progress", "hooks"):
+    for name in ("progress", "hooks", "seed"):
         with pytest.raises(OptionsError, match=name):
             ExecutionOptions(**{name: None})
 

@@ -1,0 +1,362 @@
+"""What stands between a run and the calls that cost something.
+
+A call goes through these, in this order: the journal (was it made before the run was killed?), the
+cache (was an equal one made?), the budget (may it be made?), the line before its resource (may it
+be made now?), and then it is attempted, as often as its retries allow. What it used is counted on
+the way back, and its result is kept where it is to be kept before anybody sees it.
+
+A run without any of these makes its calls directly and never comes here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections import Counter
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from ember_xcs._core.usage import Meter, current_meter, metering
+from ember_xcs._lower.plan import TaskKind
+from ember_xcs._runtime.limits import Admission, Limiter, holding, limiter_of
+from ember_xcs._runtime.memory import CallMemory, Remembered, journal_at, rows_of
+from ember_xcs.errors import (
+    BudgetExceeded,
+    ExecutionCancelled,
+    GraphError,
+    NodeExecutionError,
+    OperatorInputError,
+    OptionsError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ember_xcs._core.retry import Retry
+    from ember_xcs._lower.plan import Task
+    from ember_xcs._runtime.layout import Step
+    from ember_xcs._runtime.run import Run
+
+__all__ = ["CallPolicies", "policies_of"]
+
+_SLICE_SECONDS: Final = 0.1  # how often a wait looks whether its run has ended
+_FINAL: Final = (  # never tried again: the next attempt would end the same way
+    BudgetExceeded,
+    ExecutionCancelled,
+    GraphError,
+    OperatorInputError,
+    OptionsError,
+)
+
+_current: ContextVar[CallPolicies | None] = ContextVar("ember_xcs_policies", default=None)
+
+
+def policies_of(run: Run, values: Sequence[Any]) -> CallPolicies | None:
+    """Returns what the calls of a run go through; None if nothing.
+
+    Args:
+        run: The run; its context is told.
+        values: The values of the inputs of its plan.
+    """
+    options, outer = run.options, _current.get()
+    given = (options.retry, options.limits, options.budget, options.cache, options.journal)
+    is_asked = options.collect_metrics or any(x is not None for x in given)
+    if not (is_asked or run.layout.has_policies or outer is not None):
+        return None
+    policies = CallPolicies(run, values, outer)
+    run.context.run(_current.set, policies)
+    return policies
+
+
+class CallPolicies:
+    """The policies of one run.
+
+    Args:
+        run: The run.
+        values: The values of the inputs of its plan.
+        outer: Those of the run that it is part of.
+    """
+
+    def __init__(self, run: Run, values: Sequence[Any], outer: CallPolicies | None) -> None:
+        options = run.options
+        self._ref, self._outer = weakref.ref(run), outer  # the run's own context refers to this
+        self._lock = threading.Lock()
+        cache = options.cache
+        journal = None if options.journal is None else journal_at(options.journal)
+        self.retry: Retry | None = options.retry
+        self._budget = options.budget
+        if outer is not None:  # what a run is given, the runs within it have, too
+            self.retry = self.retry or outer.retry
+            cache, journal = cache or outer.memory.cache, journal or outer.memory.journal
+        self._calls = 0
+        self._counts: Counter[str] = Counter()
+        self._wait_seconds = 0.0
+        outer_memory = None if outer is None else outer.memory
+        self.memory: CallMemory = CallMemory(
+            run.plan, values, cache, journal, self.count, outer_memory
+        )
+        self._meter = Meter(current_meter())
+        for resource, limit in (options.limits or {}).items():
+            limiter_of(resource).set(limit)
+
+    @property
+    def _run(self) -> Run:
+        run = self._ref()
+        if run is None:
+            raise ExecutionCancelled("the run of this call is over")
+        return run
+
+    @property
+    def steps(self) -> tuple[Step | None, ...]:
+        """The steps of the run, in which no call is plain: each comes here."""
+        tasks = self._run.layout.tasks
+        return tuple(
+            None if tasks[rank].kind is TaskKind.CALL else step
+            for rank, step in enumerate(self._run.steps)
+        )
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What they came to so far: fields of ``ExecutionMetrics``."""
+        used = self._meter.usage
+        return {
+            "attempts": self._calls,
+            "retries": self._counts["retries"],
+            "tokens": used.tokens,
+            "cost": used.cost,
+            "cache_hits": self._counts["cache_hits"],
+            "journal_hits": self._counts["journal_hits"],
+            "wait_seconds": self._wait_seconds,
+        }
+
+    def count(self, what: str) -> None:
+        """Counts something, here and in the runs around."""
+        if self._outer is not None:
+            self._outer.count(what)
+        with self._lock:
+            self._counts[what] += 1
+
+    def call(
+        self,
+        task: Task,
+        element: int | None,
+        arguments: tuple[Any, ...],
+        attempt: Callable[[tuple[Any, ...]], Any],
+    ) -> Any:
+        """Returns the result of a call that is made on this thread.
+
+        Args:
+            task: The task.
+            element: Which call of a fan; None for a task of one.
+            arguments: What ``attempt`` is called with.
+            attempt: Makes the call once.
+        """
+        if task.policy is None:  # a loop, a branch: the calls in it are calls of runs of its own
+            with self.memory.scope(task, element):
+                return attempt(arguments)
+        remembered = self.memory.recall(task, element, arguments, self._run.check)
+        if remembered.is_complete:
+            return remembered.value()
+        with remembered:
+            number = 1
+            while True:
+                try:
+                    value = self._once(task, remembered.missing(), attempt, remembered, number)
+                except Exception as error:
+                    pause = self._pause(task, number, error)
+                    if pause is None:
+                        raise
+                else:
+                    return remembered.keep(value)
+                self._sleep(pause)
+                number += 1
+
+    async def acall(
+        self,
+        task: Task,
+        element: int | None,
+        arguments: tuple[Any, ...],
+        attempt: Callable[[tuple[Any, ...]], Awaitable[Any]],
+    ) -> Any:
+        """Returns the result of a call that is made on the I/O loop.
+
+        Args:
+            task: The task.
+            element: Which call of a fan; None for a task of one.
+            arguments: What ``attempt`` is called with.
+            attempt: Makes the call once.
+        """
+        if task.policy is None:
+            with self.memory.scope(task, element):
+                return await attempt(arguments)
+        remembered = await self.memory.arecall(task, element, arguments)
+        if remembered.is_complete:
+            return remembered.value()
+        with remembered:
+            number = 1
+            while True:
+                try:
+                    asked = remembered.missing()
+                    value = await self._aonce(task, asked, attempt, remembered, number)
+                except Exception as error:
+                    pause = self._pause(task, number, error)
+                    if pause is None:
+                        raise
+                else:
+                    return remembered.keep(value)
+                await asyncio.sleep(pause)
+                number += 1
+
+    # One attempt
+
+    def _once(
+        self,
+        task: Task,
+        arguments: tuple[Any, ...],
+        attempt: Callable[[tuple[Any, ...]], Any],
+        remembered: Remembered,
+        number: int,
+    ) -> Any:
+        limiter, begun, admission = _limiter(task), time.monotonic(), None
+        if limiter is not None:
+            admission = limiter.acquire(_expected(task, arguments), self._run.check)
+        attempted = _Attempt(self, begun, admission)
+        with attempted as meter, metering(meter), holding(admission), remembered.scope(number):
+            return attempt(arguments)
+
+    async def _aonce(
+        self,
+        task: Task,
+        arguments: tuple[Any, ...],
+        attempt: Callable[[tuple[Any, ...]], Awaitable[Any]],
+        remembered: Remembered,
+        number: int,
+    ) -> Any:
+        limiter, begun, admission = _limiter(task), time.monotonic(), None
+        if limiter is not None:
+            admission = await limiter.aacquire(_expected(task, arguments))
+        attempted = _Attempt(self, begun, admission)
+        with attempted as meter, metering(meter), holding(admission), remembered.scope(number):
+            return await attempt(arguments)
+
+    def begin(self, waited: float) -> Meter:
+        """Counts an attempt, here and in the runs around, and returns what it reports to.
+
+        Args:
+            waited: How long it waited in line, in seconds.
+
+        Raises:
+            BudgetExceeded: It may not be made; the run whose budget that is has been stopped.
+        """
+        self.reserve()
+        self._wait(waited)
+        return Meter(self._meter)
+
+    def _wait(self, seconds: float) -> None:
+        """Counts time in line, here and in the runs around."""
+        if self._outer is not None:
+            self._outer._wait(seconds)  # noqa: SLF001  (the same class)
+        with self._lock:
+            self._wait_seconds += seconds
+
+    def reserve(self) -> None:
+        """Counts a call, here and in the runs around.
+
+        Raises:
+            BudgetExceeded: It may not be made; the run whose budget that is has been stopped.
+        """
+        with self._lock:
+            used = self._meter.usage
+            why = self._budget and self._budget.exceeded_by(self._calls, used)
+            if why is None:
+                self._calls += 1
+        if why is None:
+            self._reserve_around()
+            return
+        error = BudgetExceeded(
+            f"run {self._run.plan.name!r} was to make another host call, and {why}. Raise its "
+            "budget, or take what it has: the error's partial_results, or "
+            "return_partial_results=True.",
+            self._run.partial_results(),
+        )
+        self._run.abort(error)
+        raise error
+
+    def _reserve_around(self) -> None:
+        """Counts a call in the runs around, and takes it back here if one refuses it."""
+        if self._outer is None:
+            return
+        try:
+            self._outer.reserve()
+        except BudgetExceeded:
+            with self._lock:
+                self._calls -= 1
+            raise
+
+    # Further attempts
+
+    def _pause(self, task: Task, number: int, error: Exception) -> float | None:
+        """How long to wait before another attempt; None if there is to be none."""
+        own = None if task.policy is None else task.policy.retry
+        retry = own if own is not None else self.retry
+        if retry is None or isinstance(error, _FINAL) or self._run.stopped:
+            return None
+        if own is None and (_has_side_effects(task) or isinstance(error, NodeExecutionError)):
+            return None  # the calls of a run within it were tried again in that run
+        pause = retry.pause(number, error)
+        if pause is not None:
+            self.count("retries")
+        return pause
+
+    def _sleep(self, seconds: float) -> None:
+        """Waits, as long as the run goes on."""
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0:
+            self._run.check()
+            time.sleep(min(left, _SLICE_SECONDS))
+        self._run.check()
+
+
+class _Attempt:
+    """An attempt from its admission to its end."""
+
+    __slots__ = ("_admission", "_begun", "_meter", "_policies")
+
+    def __init__(self, policies: CallPolicies, begun: float, admission: Admission | None) -> None:
+        self._policies, self._begun, self._admission = policies, begun, admission
+        self._meter: Meter | None = None
+
+    def __enter__(self) -> Meter:
+        try:
+            self._meter = self._policies.begin(time.monotonic() - self._begun)
+        except BaseException:
+            if self._admission is not None:
+                self._admission.cancel()
+            raise
+        return self._meter
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        assert self._meter is not None
+        if self._admission is not None:
+            used = self._meter.usage.tokens if self._meter.reported else None
+            self._admission.release(used, failed=kind is not None)
+
+
+def _has_side_effects(task: Task) -> bool:
+    return task.policy is not None and task.policy.side_effects
+
+
+def _limiter(task: Task) -> Limiter | None:
+    resource = None if task.policy is None else task.policy.resource
+    return None if resource is None else limiter_of(resource)
+
+
+def _expected(task: Task, arguments: tuple[Any, ...]) -> float | None:
+    """How many tokens an operator says that a call will use."""
+    expects = getattr(task.host, "expected_tokens", None)
+    if expects is None:
+        return None
+    found = [expects(*args, **kwargs) for _, args, kwargs in rows_of(task, arguments)]
+    return float(sum(found))
