@@ -235,7 +235,7 @@ class ModelError(XCSError):
 
 
 class RateLimited(ModelError):
-    """Raised when a model has had too many requests; ``retry_after`` says when it will take more."""
+    """Raised when a model has had too many requests; ``retry_after`` says how long to wait."""
 
 
 class AuthenticationFailed(ModelError):

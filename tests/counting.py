@@ -29,6 +29,10 @@ class Calls:
     def sorted(self) -> list[Any]:
         return sorted(self.seen)
 
+    def __xcs_identity__(self) -> str:
+        """What results depend on, for caches and journals: not on who counts."""
+        return "calls"
+
     def __len__(self) -> int:
         return len(self.seen)
 

@@ -37,13 +37,18 @@ def to_host(
         return args, kwargs
     fields = called.signature.fields
     hints = [field.annotation for field in fields] + [Any] * len(args)
-    converted = tuple(host_value(v, hint) for v, hint in zip(args, hints, strict=False))
+    converted = tuple([host_value(v, hint) for v, hint in zip(args, hints, strict=False)])
+    if not kwargs:
+        return converted, kwargs
     by_name = {field.name: field.annotation for field in fields}
     return converted, {k: host_value(v, by_name.get(k, Any)) for k, v in kwargs.items()}
 
 
 def _all_atoms(values: Any) -> bool:
-    return all(type(value) in _ATOMS for value in values)
+    for value in values:  # noqa: SIM110  (a generator costs more than the loop)
+        if type(value) not in _ATOMS:
+            return False
+    return True
 
 
 def host_value(value: Any, annotation: Any = Any) -> Any:
@@ -70,6 +75,9 @@ def _unchanged(new: Iterable[Any], old: Iterable[Any]) -> bool:
 
 
 def _array(value: Any, annotation: Any) -> Any:
+    if annotation in _NUMBERS and value.ndim == 0:  # the usual case first
+        item = value.item()
+        return item if type(item) is annotation else _number(item, annotation)
     wanted = _alternatives(annotation)
     if np.ndim(value) == 0:
         for number in _NUMBERS:

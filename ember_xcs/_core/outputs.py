@@ -14,6 +14,7 @@ anything else, or nothing                                      one host value
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -55,11 +56,16 @@ class ArrayType:
     @property
     def struct(self) -> jax.ShapeDtypeStruct:
         """The same for JAX, in the precision that JAX is set to."""
-        dtype = jnp.result_type(self.number) if self.number else self.dtype
-        return jax.ShapeDtypeStruct(self.shape, jax.dtypes.canonicalize_dtype(dtype))
+        return _struct(self, jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return self.number.__name__ if self.number else f"{self.dtype}{list(self.shape)}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _struct(kind: ArrayType, _is_x64: bool) -> jax.ShapeDtypeStruct:
+    dtype = jnp.result_type(kind.number) if kind.number else kind.dtype
+    return jax.ShapeDtypeStruct(kind.shape, jax.dtypes.canonicalize_dtype(dtype))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,6 +88,9 @@ def _template(kind: Any) -> Any:
     return jax.tree.map(lambda k: k.template() if isinstance(k, RecordType) else k, kind)
 
 
+_LEAF: Any = jax.tree.structure(0)
+
+
 class OutputType:
     """What an operator declares to return.
 
@@ -98,6 +107,11 @@ class OutputType:
         self.structure: Any
         self.leaves, self.structure = jax.tree.flatten(_template(kind))
         self._trivial = kind is HOST and spec is None
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it is one array, number or host value, and not a tree of them."""
+        return self.spec is None and self.structure == _LEAF
 
     @property
     def is_host(self) -> bool:

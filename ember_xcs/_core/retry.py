@@ -17,8 +17,9 @@ class Retry:
 
     The pause after attempt ``k`` is ``initial_seconds * multiplier ** (k - 1)``, no longer than
     ``max_seconds``. An error with a ``retry_after`` (in seconds: what a server asked for) is waited
-    for as long as that; one that says ``retryable = False`` of itself is not tried again. With jitter the pause is a random part of it, at least half, so that
-    calls that failed together do not come back together.
+    for as long as that; one that says ``retryable = False`` of itself is not tried again. With
+    jitter the pause is a random part of it, at least half, so that calls that failed together do
+    not come back together.
 
     Attributes:
         attempts: The most attempts, the first one included.

@@ -56,8 +56,7 @@ class CallFan:
         """Returns the batched results."""
         if not self.call.batch:
             return self.call.results(results[0])
-        indices = self.call.indices(values)
-        return self.call.join(indices, [self.call.results(r) for r in results])
+        return self.call.join_values(self.call.indices(values), results)
 
     def describe(self, values: tuple[Any, ...], index: int) -> str:
         """Returns ``"element 3"`` or ``"element (1, 2)"``."""
@@ -83,7 +82,7 @@ class BatchFan:
     def join(self, values: tuple[Any, ...], results: Sequence[Any]) -> Any:
         """Returns the batched results."""
         rows = [row for chunk in results for row in chunk]
-        return self.call.join(self.call.indices(values), [self.call.results(r) for r in rows])
+        return self.call.join_values(self.call.indices(values), rows)
 
     def describe(self, values: tuple[Any, ...], index: int) -> str:
         """Returns ``"elements 0 to 7"``."""

@@ -20,7 +20,7 @@ import os
 import threading
 import warnings
 from collections import Counter
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextvars import ContextVar
 from pathlib import Path
@@ -211,8 +211,7 @@ class CallMemory:
                 return remembered
             while not wait_for([flight], timeout=_SLICE_SECONDS).done:
                 check()
-            with contextlib.suppress(CancelledError):
-                flight.result()
+            flight.result()
 
     async def arecall(
         self, task: Task, element: int | None, arguments: tuple[Any, ...]
@@ -226,8 +225,7 @@ class CallMemory:
             waiter = asyncio.wrap_future(flight)
             waiter.add_done_callback(_seen)
             await asyncio.wait([waiter])
-            if not waiter.cancelled():
-                waiter.result()
+            waiter.result()
 
     def _look_up(self, task: Task, element: int | None, arguments: tuple[Any, ...]) -> Remembered:
         remembered = Remembered(self, task, arguments, self._scope_key(task, element))
@@ -429,9 +427,7 @@ class Remembered:
             _flights.pop(key, None)
         if isinstance(error, Exception) and not isinstance(error, _OWN):
             flight.set_exception(error)
-        elif error is not None:  # this run was stopped: somebody else makes the call
-            flight.cancel()
-        else:
+        else:  # where this run was stopped there is no result: one of those who wait makes the call
             flight.set_result(None)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -228,7 +230,20 @@ class StagedCall(HostOperator):
             for v, levels in zip(values, self.mapped, strict=False)
         ]
         indices = self.indices(values)
+        if len(self.batch) == 1:
+            return indices, self._rows(arrays, [index for (index,) in indices])
         return indices, [self._element(arrays, index) for index in indices]
+
+    def _rows(self, arrays: Sequence[Any], indices: Sequence[int]) -> list[tuple[Any, ...]]:
+        """The operands of the calls at ``indices``, where the batch has one axis."""
+        is_whole = len(indices) == self.batch[0]
+        columns: list[Any] = []
+        for array, (is_mapped,) in zip(arrays, self.mapped, strict=True):
+            if not is_mapped:
+                columns.append(itertools.repeat(array, len(indices)))
+            else:
+                columns.append(list(array) if is_whole else [array[k] for k in indices])
+        return list(zip(*columns, strict=True)) if columns else [()] * len(indices)
 
     def _element(self, arrays: Sequence[Any], index: tuple[int, ...]) -> tuple[Any, ...]:
         return tuple(
@@ -237,6 +252,12 @@ class StagedCall(HostOperator):
             else array
             for array, levels in zip(arrays, self.mapped, strict=True)
         )
+
+    def join_values(self, indices: Sequence[tuple[int, ...]], values: Sequence[Any]) -> Any:
+        """Returns the batched results from what the operator returned for ``indices``."""
+        if not self.site.raw and self.site.operator.output_type.is_leaf:
+            return stacked(self.site.outputs[0], self.batch, indices, values)
+        return self.join(indices, [self.results(value) for value in values])
 
     def join(self, indices: Sequence[tuple[int, ...]], results: Sequence[Any]) -> Any:
         """Returns the batched results from those of the calls at ``indices``."""
@@ -283,7 +304,14 @@ def stacked(
         places = tuple(np.array(indices, int).reshape(-1, len(batch)).T)
         return keys.at[places].set(jnp.stack(values)) if len(values) else keys
     whole: np.ndarray[Any, Any]
-    whole = np.empty(shape, object) if is_host_dtype(aval.dtype) else np.zeros(shape, aval.dtype)
+    is_host = is_host_dtype(aval.dtype)
+    if len(indices) == math.prod(batch) and len(indices) and (not is_host or not aval.shape):
+        if is_host:
+            return np.fromiter(values, object, len(values)).reshape(batch)
+        whole = np.array(values, aval.dtype)
+        if whole.shape == (len(values), *aval.shape):  # not what numpy would broadcast below
+            return whole.reshape(shape)
+    whole = np.empty(shape, object) if is_host else np.zeros(shape, aval.dtype)
     for index, value in zip(indices, values, strict=True):
         whole[index] = value
     return whole

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -36,6 +37,10 @@ __all__ = ["CallSite", "bind_call", "calling", "operator_call_p"]
 
 
 _NO_PARAMETERS = inspect.Signature()
+_BY_POSITION = {
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +75,18 @@ class CallSite:
     raw: bool = False
     traced_operator: bool = False
     host_batches: tuple[bool, ...] = ()
+
+    @functools.cached_property
+    def in_order(self) -> tuple[int, ...] | None:
+        """The operands that are the arguments by position; None where there is more to it."""
+        if self.raw or self.traced_operator:
+            return None
+        _, arguments = self.structure.unflatten(self.operand_positions)
+        names = list(self.parameters.parameters)[: len(arguments)]
+        kinds = {self.parameters.parameters[name].kind for name in names}
+        positions = [arguments.get(name) for name in names]
+        is_plain = kinds <= _BY_POSITION and all(type(k) is int for k in positions)
+        return tuple(positions) if is_plain else None
 
     def __repr__(self) -> str:
         return self.operator.name

@@ -40,6 +40,8 @@ def rebuild_arguments(
     """Returns the operator, its positional and its keyword arguments."""
     if site.raw:
         return site.operator, tuple(operands), {}
+    if site.in_order is not None:
+        return site.operator, tuple([_operand(site, operands, k) for k in site.in_order]), {}
     operator, arguments = rebuild_by_parameter(site, operands)
     bound = inspect.BoundArguments(site.parameters, arguments)
     return operator, bound.args, bound.kwargs

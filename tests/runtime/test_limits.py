@@ -67,14 +67,13 @@ def pool():
 def simulated(limiter: Limiter, clock: Clock, count: int, seconds, used=None, expected=None):
     """Plays calls against a limiter by its clock; returns when each began and what it used."""
     waiting = [[] for _ in range(count)]
-    admissions = []
+    admissions = [
+        limiter._enter(None if expected is None else expected(k), lambda k=k: waiting[k].append(1))
+        for k in range(count)
+    ]
     begun: list[tuple[float, float]] = []
     ends: list[tuple[float, int]] = []
     started = [False] * count
-    for k in range(count):
-        admissions.append(
-            limiter._enter(None if expected is None else expected(k), lambda k=k: waiting[k].append(1))
-        )
     while len(begun) < count or ends:
         for k in range(count):
             if waiting[k] and not started[k]:
@@ -232,7 +231,7 @@ def test_calls_that_fail_without_a_word_do_not_make_the_next_ones_look_cheap() -
     limiter.acquire().release(500)
     limiter.acquire().release(failed=True)
     clock.now += 60
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError):  # noqa: PT012  (which of them is the point)
         for _ in range(3):
             limiter.acquire(stopped=_time_out)
     assert limiter.in_flight == 2
@@ -293,7 +292,7 @@ def test_a_call_within_a_call_that_holds_all_of_the_resource_is_an_error() -> No
     around.add_node(outer, node_id="outer")
     limits = {name: xcs.Limit(concurrency=1)}
     retry = xcs.Retry(initial_seconds=0.0)
-    with pytest.raises(xcs.NodeExecutionError, match="could never begin.*Raise the concurrency"):
+    with pytest.raises(xcs.NodeExecutionError, match=r"could never begin.*Raise the concurrency"):
         xcs.execute_graph(around, {"x": 1}, options={"limits": limits, "retry": retry})
     result = xcs.execute_graph(
         around, {"x": 1}, options={"limits": {name: xcs.Limit(concurrency=2)}}
@@ -314,7 +313,10 @@ def test_calls_that_hold_what_each_other_waits_for_are_found_out(pool) -> None:
     waiting = pool.submit(waits_for_second)
     while not len(second):
         threading.Event().wait(0.001)
-    with holding(holds_second), pytest.raises(xcs.OptionsError, match="'first'.*could never begin"):
+    with (
+        holding(holds_second),
+        pytest.raises(xcs.OptionsError, match=r"'first'.*could never begin"),
+    ):
         first.acquire()
     holds_second.release()
     waiting.result(timeout=30).release()
@@ -328,7 +330,8 @@ def test_a_call_within_a_call_learns_tokens_beside_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"concurrency": 0}, {"concurrency": 1.5}, {"tokens_per_minute": True}, {"burst": 2}]
+    "settings",
+    [{"concurrency": 0}, {"concurrency": 1.5}, {"tokens_per_minute": True}, {"burst": 2}],
 )
 def test_settings_that_cannot_be_are_refused(settings) -> None:
     with pytest.raises(xcs.OptionsError, match=next(iter(settings))):

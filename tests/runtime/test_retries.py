@@ -88,7 +88,7 @@ def test_only_the_elements_of_a_fan_that_failed_are_tried_again(is_async) -> Non
 
     operator = xcs.host(aodd if is_async else odd_ones_fail_once)
     with xcs.execution_options(retry=SOON):
-        doubled = xcs.jit.trace(jax.vmap(lambda x: operator(x)))(jnp.arange(4))
+        doubled = xcs.jit.trace(jax.vmap(operator))(jnp.arange(4))
     assert list(doubled) == [0, 2, 4, 6]
     assert calls.sorted == [0, 1, 1, 2, 3, 3]
 
@@ -109,7 +109,7 @@ def test_a_batch_end_point_is_tried_again_as_a_whole() -> None:
             return [2 * int(x) for x in xs]
 
     double = Double()
-    assert list(xcs.jit.trace(jax.vmap(lambda x: double(x)))(jnp.arange(3))) == [0, 2, 4]
+    assert list(xcs.jit.trace(jax.vmap(double))(jnp.arange(3))) == [0, 2, 4]
     assert batches.seen == [3, 3]
 
 
@@ -292,8 +292,15 @@ def test_what_failed_attempts_used_is_counted() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"attempts": 0}, {"attempts": True}, {"initial_seconds": -1}, {"multiplier": 0.5}]
-    + [{"max_seconds": float("nan")}, {"retry_on": KeyboardInterrupt}, {"retry_on": "all"}],
+    [
+        {"attempts": 0},
+        {"attempts": True},
+        {"initial_seconds": -1},
+        {"multiplier": 0.5},
+        {"max_seconds": float("nan")},
+        {"retry_on": KeyboardInterrupt},
+        {"retry_on": "all"},
+    ],
 )
 def test_settings_that_cannot_be_are_refused(settings) -> None:
     with pytest.raises(xcs.OptionsError, match=next(iter(settings))):
