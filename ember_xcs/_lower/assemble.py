@@ -36,6 +36,7 @@ class Draft(NamedTuple):
     warm: Callable[[], None] | None = None
     is_repeatable: bool = False
     host: HostOperator | None = None
+    concurrency: int | None = None
 
 
 def assemble(
@@ -179,6 +180,7 @@ def _tasks(drafts: Sequence[Draft], parents: Sequence[list[int]], slots: _Slots)
                 timeout,
                 is_repeatable=draft.is_repeatable,
                 host=draft.host,
+                concurrency=draft.concurrency,
                 policy=None if draft.host is None else draft.host.policy,
             )
         )

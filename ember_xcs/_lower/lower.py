@@ -210,10 +210,11 @@ class _NodeDrafts:
         """Returns the draft of one node."""
         operator = call.operator
         fixed = self._fixed[operator]
-        kind, executor, fan = fixed.kind, fixed.executor, None
+        kind, executor, fan, concurrency = fixed.kind, fixed.executor, None, None
         sources: Sequence[Source | ConstantSource]
         if isinstance(operator, StagedCall):
             run, fan = fan_of(operator)
+            concurrency = operator.site.concurrency
             sources = staged_sources(call.bindings, operator)
             if fan is not None:  # glue that is batched is many calls
                 kind, executor = TaskKind.CALL, Executor(operator.policy.executor)
@@ -234,6 +235,7 @@ class _NodeDrafts:
             fixed.side_effects,
             is_repeatable=fixed.is_repeatable,
             host=fixed.host,
+            concurrency=concurrency,
         )
 
     def _fixed_of(self, operator: Operator) -> _Fixed:

@@ -61,6 +61,7 @@ class CallSite:
         traced_operator: Whether the operator's own arrays are among the operands.
         host_batches: For each operand, whether it is a batch of host values, which an operator
             receives as a list.
+        concurrency: The most calls at once, where it is batched; None for no limit of its own.
     """
 
     operator: HostOperator
@@ -75,6 +76,7 @@ class CallSite:
     raw: bool = False
     traced_operator: bool = False
     host_batches: tuple[bool, ...] = ()
+    concurrency: int | None = None
 
     @functools.cached_property
     def in_order(self) -> tuple[int, ...] | None:

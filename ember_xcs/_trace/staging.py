@@ -45,6 +45,7 @@ __all__ = [
     "check_handles",
     "contains_host_calls",
     "is_numeric",
+    "limiting_calls",
     "noting_host_calls",
     "placing_results",
     "stage_call",
@@ -77,6 +78,19 @@ def placing_results(place: Callable[[Any], Any]) -> Iterator[None]:
         yield
     finally:
         _place.reset(token)
+
+
+_most_calls: ContextVar[int | None] = ContextVar("ember_xcs_most_calls", default=None)
+
+
+@contextlib.contextmanager
+def limiting_calls(count: int | None) -> Iterator[None]:
+    """Has no more than ``count`` calls of a batched host call be in flight; None sets no limit."""
+    token = _most_calls.set(_most_calls.get() if count is None else count)
+    try:
+        yield
+    finally:
+        _most_calls.reset(token)
 
 
 def _placed(result: Any) -> Any:
@@ -145,6 +159,7 @@ def call_site(
         parameters=parameters,
         traced_operator=traced,
         host_batches=tuple(is_host_dtype(x.dtype) and x.ndim > 0 for x in operands),
+        concurrency=_most_calls.get(),
     )
     return site, operands
 

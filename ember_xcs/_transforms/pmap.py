@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import jax
 
-from ember_xcs._core.operator import HostOperator
+from ember_xcs._core.functions import from_callable
+from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._jit.programs import NumericRunner
 from ember_xcs._lower.plan import Executor
 from ember_xcs._trace.dict_order import keeping_order
-from ember_xcs._trace.staging import contains_host_calls, noting_host_calls, placing_results
+from ember_xcs._trace.staging import (
+    contains_host_calls,
+    limiting_calls,
+    noting_host_calls,
+    placing_results,
+)
 from ember_xcs._transforms.batches import Along, Arguments, split_arguments
 from ember_xcs._transforms.elements import ElementCalls, OnError, executor_of
 from ember_xcs._transforms.mapping import ElementwiseCall, element_function, vmapped
@@ -103,13 +109,30 @@ class PmapFunction(Transformed):
     # Calls
 
     def _inside(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        arguments = self._arguments(args, kwargs)
+        if self._why_whole_elements() or self._how.on_error == "return":
+            return self._as_host_call(*args, **kwargs)
+        with limiting_calls(self._how.workers):
+            return self._part(self._arguments(args, kwargs))
+
+    @functools.cached_property
+    def _as_host_call(self) -> Operator:
+        """It as one host operator, where its elements are called as a whole."""
+
+        def elements(*args: Any, **kwargs: Any) -> Any:
+            return self(*args, **kwargs)
+
+        elements.__name__ = elements.__qualname__ = self.name
+        return from_callable(elements, "host")
+
+    def _part(self, arguments: Arguments) -> Any:
+        """A part of what is being traced."""
         marked = arguments.marked()
         if devices_are_taken():
             return vmapped(self._function, *marked, axis_name=self._axis_name)
         if not arguments.is_numeric or self._meets_host_calls(
             lambda: jax.make_jaxpr(self._numeric)(*marked)
         ):
+            self._check_no_chunks()
             return self._mixed(*marked)
         if self._used(arguments) != self._devices:  # the others may hold what is given
             return vmapped(self._function, *marked, axis_name=self._axis_name)

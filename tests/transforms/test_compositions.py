@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import itertools
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -350,3 +351,51 @@ def test_one_mapped_function_for_many_kinds_of_arguments():
     assert mapped(["a", "b"]) == ["aa", "bb"]
     assert_same(mapped(jnp.arange(3)), np.array([0, 2, 4]))
     assert_same(mapped(ROWS[:2]), 2 * ROWS[:2])
+
+
+# Settings of pmap inside other transformations
+
+
+def test_workers_are_bounded_inside_jit():
+    lock, level, peak = threading.Lock(), [0], [0]
+    two = threading.Barrier(2, timeout=10)
+
+    @xcs.host
+    def counted(x: float) -> float:
+        with lock:
+            level[0] += 1
+            peak[0] = max(peak[0], level[0])
+        two.wait()
+        with lock:
+            level[0] -= 1
+        return 2 * x
+
+    program = xcs.jit.trace(lambda x: jnp.sum(xcs.pmap(counted, num_workers=2)(x)))
+    assert program(jnp.arange(8.0)) == 56.0
+    assert peak == [2]
+
+
+def test_failed_elements_stay_in_their_place_inside_jit():
+    @xcs.host
+    def inverse(x: float) -> float:
+        return 1 / x
+
+    program = xcs.jit.trace(xcs.pmap(inverse, on_error="return"))
+    first, second = program(jnp.array([2.0, 0.0]))
+    assert first == 0.5
+    assert isinstance(second, ZeroDivisionError)
+
+
+def test_elements_go_to_threads_inside_vmap():
+    names = xcs.jit.trace(xcs.vmap(xcs.pmap(lambda v: type(v).__name__, executor="thread")))
+    assert len(names(jnp.ones((2, 3)))) == 2
+
+
+def test_chunks_of_host_calls_inside_jit_are_refused():
+    @xcs.host
+    def double(x: float) -> float:
+        return 2 * x
+
+    program = xcs.jit.trace(xcs.pmap(lambda v: double(v) + 1, chunk_size=2))
+    with pytest.raises(xcs.TransformError, match="chunk_size=2"):
+        program(jnp.arange(4.0))
