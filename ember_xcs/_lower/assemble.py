@@ -11,6 +11,7 @@ from ember_xcs._lower.plan import ALL_INPUTS, Executor, Fan, Plan, Task, TaskKin
 
 if TYPE_CHECKING:
     from ember_xcs._core.operator import HostOperator
+    from ember_xcs._core.policy import HostPolicy
 
 __all__ = ["Draft", "assemble"]
 
@@ -36,6 +37,7 @@ class Draft(NamedTuple):
     warm: Callable[[], None] | None = None
     is_repeatable: bool = False
     host: HostOperator | None = None
+    policy: HostPolicy | None = None
     concurrency: int | None = None
 
 
@@ -159,9 +161,10 @@ def _tasks(drafts: Sequence[Draft], parents: Sequence[list[int]], slots: _Slots)
     """The tasks. They are made by position, which takes half the time of keywords."""
     children = _children(parents)
     priorities = _priorities(drafts, children)
-    tasks = []
+    tasks, slot_of = [], slots.of
     for k, draft in enumerate(drafts):
         kind, node_ids, operator, run, _, outputs, unpack, executor, fan, timeout, *_ = draft
+        single = len(outputs) == 1
         tasks.append(
             Task(
                 k,
@@ -170,7 +173,7 @@ def _tasks(drafts: Sequence[Draft], parents: Sequence[list[int]], slots: _Slots)
                 operator,
                 run,
                 slots.reads(draft),
-                tuple([slots.of[source] for source in outputs]),
+                (slot_of[outputs[0]],) if single else tuple([slot_of[s] for s in outputs]),
                 unpack,
                 tuple(children[k]),
                 len(parents[k]),
@@ -178,10 +181,10 @@ def _tasks(drafts: Sequence[Draft], parents: Sequence[list[int]], slots: _Slots)
                 executor,
                 fan,
                 timeout,
-                is_repeatable=draft.is_repeatable,
-                host=draft.host,
-                concurrency=draft.concurrency,
-                policy=None if draft.host is None else draft.host.policy,
+                draft.concurrency,
+                draft.is_repeatable,
+                draft.host,
+                draft.policy,
             )
         )
     return tasks

@@ -233,9 +233,11 @@ class _NodeDrafts:
             fan,
             fixed.timeout_seconds,
             fixed.side_effects,
-            is_repeatable=fixed.is_repeatable,
-            host=fixed.host,
-            concurrency=concurrency,
+            None,
+            fixed.is_repeatable,
+            fixed.host,
+            fixed.policy,
+            concurrency,
         )
 
     def _fixed_of(self, operator: Operator) -> _Fixed:
@@ -256,11 +258,13 @@ class _Fixed(NamedTuple):
     is_repeatable: bool
     plain: PlainCall | None
     host: HostOperator | None
+    policy: HostPolicy | None
 
 
 def _fixed(operator: Operator) -> _Fixed:
     policy = operator.policy if isinstance(operator, HostOperator) else HostPolicy()
     is_glue = operator.kind == "glue"
+    host = _host_of(operator)
     return _Fixed(
         _GLUE if is_glue else TaskKind.CALL,
         operator.name,
@@ -269,7 +273,8 @@ def _fixed(operator: Operator) -> _Fixed:
         policy.side_effects,
         policy.is_repeatable,
         plain_call(operator),
-        _host_of(operator),
+        host,
+        None if host is None else host.policy,
     )
 
 
