@@ -24,7 +24,7 @@ from ember_xcs._transforms.partition_spec import is_spec
 from ember_xcs._transforms.prefixes import SettingKind, take_apart
 from ember_xcs._transforms.shard_calls import ShardCalls, ShardedCall, as_jax
 from ember_xcs._transforms.shards import check_divides, mesh_axes, names_of
-from ember_xcs._transforms.spreading import devices_are_taken, paced, taking_devices
+from ember_xcs._transforms.spreading import devices_are_taken, paced, pacing, taking_devices
 from ember_xcs._transforms.staged import StagedBody, StagedCall
 from ember_xcs._transforms.transformed import Transformed, explanation
 from ember_xcs.errors import TracingError, TransformError
@@ -256,10 +256,13 @@ class MeshShardedFunction(Transformed):
         if self._is_numeric and all(map(is_numeric, jax.tree.leaves((args, kwargs)))):
             with noting_host_calls() as seen:
                 try:
-                    return paced(self._jitted(*args, **kwargs), self._devices)
+                    result = paced(self._jitted(*args, **kwargs), self._devices)
                 except Exception:
                     if not seen and not self._lie_elsewhere((args, kwargs)):
                         raise
+                else:
+                    self._direct_call = pacing(self._jitted, self._devices)
+                    return result
             self._is_numeric = not seen
         return paced(self._call(args, kwargs).run(), self._devices)
 

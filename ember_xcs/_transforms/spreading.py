@@ -23,6 +23,7 @@ __all__ = [
     "batch_mesh",
     "devices_are_taken",
     "paced",
+    "pacing",
     "spread",
     "taking_devices",
     "used_devices",
@@ -40,10 +41,20 @@ _dispatches = itertools.count(1)
 
 def paced(result: Any, devices: Sequence[Any]) -> Any:
     """Returns ``result``; now and then, on several CPU devices, after waiting until it is there."""
-    is_simulated = len(devices) > 1 and devices[0].platform == "cpu"
-    if is_simulated and next(_dispatches) % _IN_FLIGHT == 0:
+    if _needs_pace(devices) and next(_dispatches) % _IN_FLIGHT == 0:
         jax.block_until_ready(result)
     return result
+
+
+def pacing(function: Callable[..., Any], devices: Sequence[Any]) -> Callable[..., Any]:
+    """Returns a compiled function whose results are paced, where these devices need it."""
+    if not _needs_pace(devices):
+        return function
+    return lambda *args, **kwargs: paced(function(*args, **kwargs), devices)
+
+
+def _needs_pace(devices: Sequence[Any]) -> bool:
+    return len(devices) > 1 and devices[0].platform == "cpu"
 
 
 @functools.cache

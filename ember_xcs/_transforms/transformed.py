@@ -14,6 +14,7 @@ from ember_xcs._jit.function import JitFunction
 from ember_xcs._jit.graphs import as_callable
 from ember_xcs._jit.selection import JITExplanation, Verdict
 from ember_xcs._jit.settings import JITMode
+from ember_xcs.errors import TracingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +34,9 @@ class Transformed:
         parameters: The parameters of the function.
     """
 
+    _direct_call: Callable[..., Any] | None = None
+    """A compiled function that has taken calls like this one; it refuses what it cannot take."""
+
     def __init__(self, transformation: str, given: Any) -> None:
         self._function: Callable[..., Any] = _checked(as_callable(given), transformation)
         described = _described(self._function)
@@ -49,6 +53,12 @@ class Transformed:
             return recorder(self._operator, args, kwargs)
         if under_jax_trace():
             return self._inside(args, kwargs)
+        direct = self._direct_call
+        if direct is not None:
+            try:
+                return direct(*args, **kwargs)
+            except (TypeError, ValueError, TracingError):
+                self._direct_call = None  # what is wrong with the call is found below
         return self._outside(args, kwargs)
 
     def _inside(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
