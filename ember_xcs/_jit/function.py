@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,6 +14,7 @@ import jax
 from ember_xcs._core import calls
 from ember_xcs._core.jax_state import jax_settings, under_jax_trace
 from ember_xcs._core.operator import Operator
+from ember_xcs._core.options import resolve_options
 from ember_xcs._jit.cache import JITCache
 from ember_xcs._jit.lowered import LoweredFunction
 from ember_xcs._jit.method import JitMethod
@@ -20,10 +22,12 @@ from ember_xcs._jit.programs import NumericRunner, Program
 from ember_xcs._jit.request import Request, Target
 from ember_xcs._jit.selection import JITExplanation, select
 from ember_xcs._jit.stats import JITStats
+from ember_xcs._runtime.result_cache import ResultCache, repeating_samples
 from ember_xcs._trace.staging import is_numeric
 from ember_xcs.errors import TracingError
 
 if TYPE_CHECKING:
+    from ember_xcs._core.options import ExecutionOptions
     from ember_xcs._graph import XCSGraph
     from ember_xcs._jit.settings import JITSettings
 
@@ -50,6 +54,7 @@ class JitFunction:
         self._stats = JITStats()
         self._numeric: Callable[..., Any] | None = None
         self._numeric_calls = 0
+        self._samples = None if settings.preserve_stochasticity else ResultCache()
         self._last_strategy: str | None = None
         functools.update_wrapper(self, _described(given), updated=())
         self.__wrapped__ = given
@@ -76,7 +81,8 @@ class JitFunction:
         program, _ = self._program(request)
         start = time.perf_counter()
         try:
-            return program.run(request, self._target.settings.options)
+            with self._reuse() as options:
+                return program.run(request, options)
         finally:
             self._stats.called(time.perf_counter() - start)
 
@@ -86,9 +92,21 @@ class JitFunction:
         program, _ = self._program(request)
         start = time.perf_counter()
         try:
-            return await program.arun(request, self._target.settings.options)
+            with self._reuse() as options:
+                return await program.arun(request, options)
         finally:
             self._stats.called(time.perf_counter() - start)
+
+    @contextlib.contextmanager
+    def _reuse(self) -> Iterator[ExecutionOptions | None]:
+        """Gives the options of a run, whose calls may be answered from a cache if wanted."""
+        options = self._target.settings.options
+        if self._samples is None:
+            yield options
+            return
+        resolved = resolve_options(options)
+        with repeating_samples():
+            yield resolved if resolved.cache else resolved.replace(cache=self._samples)
 
     def _is_inner(self) -> bool:
         """Whether something around this call stages or records it, so that it is part of that."""
@@ -163,6 +181,8 @@ class JitFunction:
     def clear_cache(self) -> None:
         """Forgets all that was compiled."""
         self._numeric = None
+        if self._samples is not None:
+            self._samples.clear()
         key = self._target.number
         self._cache.discard(lambda entry: isinstance(entry, tuple) and entry[0] == key)
         self._target.jitted.clear_cache()

@@ -13,7 +13,6 @@ from ember_xcs._jit.function import JitFunction, live_functions
 from ember_xcs._jit.graphs import as_callable
 from ember_xcs._jit.method import JitMethod
 from ember_xcs._jit.settings import JITMode, JITSettings, jit_settings
-from ember_xcs.errors import OptionsError
 
 if TYPE_CHECKING:
     from ember_xcs._core.options import ExecutionOptions
@@ -65,6 +64,8 @@ def _jit(
         recursive: Whether composite operators are opened.
         force_trace: Whether each call compiles anew.
         preserve_stochasticity: True: results of host operators are never reused between calls.
+            False: equal calls, of operators without side effects, are answered from the result
+            cache: that of the options, or else one of the function's own.
         disable_strategies: Strategies that automatic selection leaves out.
         prefer: A strategy that automatic selection tries first.
         options: How compiled graphs are run, over the options of the context.
@@ -86,11 +87,6 @@ def _jit(
         >>> print(norm(jnp.array([3.0, 4.0])))
         5.0
     """
-    if not preserve_stochasticity:
-        raise OptionsError(
-            "preserve_stochasticity=False serves results of host operators from the result cache, "
-            "which comes with a later release; leave it True."
-        )
     settings = jit_settings(
         mode=str(mode),
         static_argnames=static_argnames,
@@ -98,6 +94,7 @@ def _jit(
         donate_argnums=donate_argnums,
         recursive=recursive,
         force_trace=force_trace,
+        preserve_stochasticity=preserve_stochasticity,
         disable_strategies=disable_strategies,
         prefer=prefer,
         options=dict(options) if isinstance(options, Mapping) else options,

@@ -40,6 +40,7 @@ class JITSettings:
         donate_argnums: Arguments whose memory a numeric function may reuse, as in ``jax.jit``.
         recursive: Whether composite operators are opened; if not, they are one host call.
         force_trace: Whether each call compiles anew.
+        preserve_stochasticity: Whether every call of a host operator is made.
         disable_strategies: Strategies that automatic selection leaves out.
         prefer: A strategy that automatic selection tries first.
         options: How the compiled graph is run, over the options of the context.
@@ -58,6 +59,7 @@ class JITSettings:
     donate_argnums: tuple[int, ...] = ()
     recursive: bool = True
     force_trace: bool = False
+    preserve_stochasticity: bool = True
     disable_strategies: tuple[str, ...] = ()
     prefer: str | None = None
     options: ExecutionOptions | None = None
@@ -82,6 +84,7 @@ _SINGLE = {
     "mode": (str, "str"),
     "recursive": (bool, "bool"),
     "force_trace": (bool, "bool"),
+    "preserve_stochasticity": (bool, "bool"),
     "prefer": (str | None, "str or None"),
 }
 _SEVERAL = {

@@ -33,12 +33,14 @@ from ember_xcs._lower.node_calls import NodeCall
 from ember_xcs._runtime.content import Unstorable, content_key, encode
 from ember_xcs._runtime.journal import Journal
 from ember_xcs._runtime.limits import held
+from ember_xcs._runtime.result_cache import samples_are_repeated
 from ember_xcs._trace.nodes import StagedCall
 from ember_xcs.errors import BudgetExceeded, ExecutionCancelled, OptionsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from ember_xcs._core.policy import HostPolicy
     from ember_xcs._lower.plan import Plan, Task
     from ember_xcs._runtime.result_cache import ResultCache
 
@@ -159,6 +161,7 @@ class CallMemory:
     ) -> None:
         self.cache, self.journal = cache, journal
         self._count = count
+        self._repeats_samples = samples_are_repeated()
         self._unstorable: set[str] = set()
         if outer is not None:
             self._unstorable = outer._unstorable  # noqa: SLF001  (the same class)
@@ -247,7 +250,7 @@ class CallMemory:
 
     def _keys(self, task: Task, element: int | None, k: int, row: Row) -> _Keys:
         policy = task.policy
-        is_cached = self.cache is not None and policy is not None and policy.is_repeatable
+        is_cached = self.cache is not None and policy is not None and self._is_kept(policy)
         if self.journal is None and not is_cached:
             return _Keys(None, None)
         try:
@@ -260,6 +263,10 @@ class CallMemory:
             journal=None if self.journal is None else place,
             cache=content if is_cached else None,
         )
+
+    def _is_kept(self, policy: HostPolicy) -> bool:
+        """Whether a result may be given to an equal call."""
+        return policy.is_repeatable or (self._repeats_samples and not policy.side_effects)
 
     def _find(self, keys: _Keys) -> tuple[bool, Any]:
         if self.journal is not None and keys.journal is not None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     import sqlite3
     from types import TracebackType
 
-__all__ = ["ResultCache"]
+__all__ = ["ResultCache", "repeating_samples", "samples_are_repeated"]
 
 _FILE: Final = "results.sqlite"
 _APPLICATION: Final = 0x58435331  # "XCS1"
@@ -38,6 +41,22 @@ CREATE TRIGGER results_removed AFTER DELETE ON results BEGIN
     UPDATE total SET bytes = bytes - old.size, entries = entries - 1;
 END
 """
+
+
+_repeats_samples: ContextVar[bool] = ContextVar("ember_xcs_repeats_samples", default=False)
+
+
+@contextlib.contextmanager
+def repeating_samples() -> Iterator[None]:
+    """Has the cache answer calls of stochastic operators, too, in the runs of a block."""
+    token = _repeats_samples.set(True)
+    try:
+        yield
+    finally:
+        _repeats_samples.reset(token)
+
+
+samples_are_repeated = _repeats_samples.get
 
 
 class ResultCache:

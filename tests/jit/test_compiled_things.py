@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -264,9 +265,45 @@ def test_plain_python_has_neither_plan_nor_regions():
         f.graph("a")
 
 
-def test_preserve_stochasticity_false_is_not_silently_ignored():
-    with pytest.raises(xcs.OptionsError, match="later release"):
-        xcs.jit(lambda x: x, preserve_stochasticity=False)
+_drawn = itertools.count()
+
+
+@xcs.host
+def draw(x: float) -> float:
+    return x + 10.0 * next(_drawn)
+
+
+def test_samples_are_made_anew_unless_they_may_be_repeated():
+    def program(x):
+        return draw(x)
+
+    fresh, repeated = xcs.jit(program), xcs.jit(program, preserve_stochasticity=False)
+    assert fresh(1.0) != fresh(1.0)
+    sample = repeated(1.0)
+    assert [repeated(1.0), repeated(1.0)] == [sample, sample]
+    assert repeated(2.0) != sample
+    repeated.clear_cache()
+    assert repeated(1.0) != sample
+
+
+def test_side_effects_are_not_repeated_samples():
+    sent = []
+
+    @xcs.host(side_effects=True)
+    def send(x: float) -> float:
+        sent.append(x)
+        return x
+
+    f = xcs.jit(lambda x: send(x), preserve_stochasticity=False)  # noqa: PLW0108
+    f(1.0), f(1.0)
+    assert sent == [1.0, 1.0]
+
+
+def test_repeated_samples_come_from_the_cache_of_the_options():
+    cache = xcs.ResultCache()
+    f = xcs.jit(lambda x: draw(x), preserve_stochasticity=False, options={"cache": cache})  # noqa: PLW0108
+    assert f(1.0) == f(1.0)
+    assert cache.stats()["hits"] == 1
 
 
 class Scaled:
