@@ -106,7 +106,8 @@ class JitFunction:
             return
         resolved = resolve_options(options)
         with repeating_samples():
-            yield resolved if resolved.cache else resolved.replace(cache=self._samples)
+            has_cache = resolved.cache is not None
+            yield resolved if has_cache else resolved.replace(cache=self._samples)
 
     def _is_inner(self) -> bool:
         """Whether something around this call stages or records it, so that it is part of that."""

@@ -89,7 +89,8 @@ class CallPolicies:
         self._budget = options.budget
         if outer is not None:  # what a run is given, the runs within it have, too
             self.retry = self.retry or outer.retry
-            cache, journal = cache or outer.memory.cache, journal or outer.memory.journal
+            cache = outer.memory.cache if cache is None else cache  # an empty one is false
+            journal = outer.memory.journal if journal is None else journal
         self._calls = 0
         self._counts: Counter[str] = Counter()
         self._wait_seconds = 0.0

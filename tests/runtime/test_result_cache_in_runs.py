@@ -258,3 +258,20 @@ def test_a_call_answered_from_the_cache_spends_nothing() -> None:
     xcs.execute_graph(graph, {"x": 3}, options={"cache": cache})
     options = {"cache": cache, "budget": xcs.Budget(calls=0)}
     assert xcs.execute_graph(graph, {"x": 3}, options=options)["n0"] == 3
+
+
+def test_a_run_within_a_call_has_its_own_cache_where_it_is_given_one() -> None:
+    outer, inner = xcs.ResultCache(), xcs.ResultCache()
+
+    @xcs.host(deterministic=True)
+    def double(x: float) -> float:
+        return 2 * x
+
+    @xcs.host
+    def nested(x: float) -> float:
+        within = xcs.jit(lambda y: double(y), options={"cache": inner})  # noqa: PLW0108
+        return float(within(x))
+
+    with xcs.execution_options(cache=outer):
+        assert xcs.jit(lambda x: nested(x))(3.0) == 6.0  # noqa: PLW0108
+    assert (len(inner), len(outer)) == (1, 0)
