@@ -28,12 +28,14 @@ __all__ = [
     "current_recorder",
     "in_event_loop",
     "is_coroutine_callable",
+    "policies_in_force",
     "recording",
     "register_coroutine_runner",
     "register_graph_runner",
     "register_stager",
     "run_graph",
     "stager",
+    "would_be_awaited",
 ]
 
 
@@ -48,6 +50,20 @@ class Recorder(Protocol):
 
 
 Stager = Recorder
+
+
+class Policies(Protocol):
+    """Stands between the calls of a run and their operators."""
+
+    def direct(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any], /
+    ) -> Any:
+        """Returns the result of a call that code within the run makes itself."""
+        ...
+
+
+policies_in_force: ContextVar[Policies | None] = ContextVar("ember_xcs_policies", default=None)
+"""What host calls go through that are made here; set within runs that have policies."""
 
 _recorder: ContextVar[Recorder | None] = ContextVar("ember_xcs_recorder", default=None)
 _stagers: list[Stager] = []
@@ -113,11 +129,17 @@ def await_or_return(coroutine: Coroutine[Any, Any, Any]) -> Any:
     Inside a running event loop an ``async def`` operator is awaited like any coroutine function;
     elsewhere, and in the plain ``forward`` of another operator, it runs to its end on the I/O loop.
     """
-    loop = _running_loop()
-    if loop is not None and _plain_code_in.get() is not _task_of(loop):
+    if would_be_awaited():
         return coroutine
+    loop = _running_loop()
     may_wait = loop is None or not _runs_here[0]()
     return _runners[0](coroutine) if _runners and may_wait else _run_in_thread(coroutine)
+
+
+def would_be_awaited() -> bool:
+    """Whether the caller awaits what an ``async def`` operator gives: it is async code itself."""
+    loop = _running_loop()
+    return loop is not None and _plain_code_in.get() is not _task_of(loop)
 
 
 def in_event_loop() -> bool:

@@ -234,6 +234,9 @@ class HostOperator(Operator):
     def _invoke(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if under_jax_trace():
             return calls.stager()(self, args, kwargs)
+        policies = calls.policies_in_force.get()
+        if policies is not None and self.kind == "host":
+            return policies.direct(self, args, kwargs)
         return self.run(args, kwargs)
 
     def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

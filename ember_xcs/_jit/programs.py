@@ -10,7 +10,7 @@ from ember_xcs._core.options import resolve_options
 from ember_xcs._lower.lower import lower
 from ember_xcs._passes import DEFAULT_PASSES
 from ember_xcs._runtime.supervise import aexecute_plan, execute_plan
-from ember_xcs.errors import ExecutionTimeout
+from ember_xcs.errors import ExecutionTimeout, XCSError
 
 if TYPE_CHECKING:
     from ember_xcs._core.options import ExecutionOptions
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ember_xcs._runtime.run import Run
     from ember_xcs._trace.from_jaxpr import GraphProgram
 
-__all__ = ["GraphRunner", "NumericRunner", "Program", "PythonRunner"]
+__all__ = ["GraphRunner", "NumericRunner", "Program", "PythonRunner", "results_of"]
 
 Options: TypeAlias = "ExecutionOptions | Mapping[str, Any] | None"
 
@@ -87,16 +87,39 @@ class GraphRunner:
 
     def _finished(self, run: Run, inputs: Mapping[str, Any]) -> Any:
         """The function's result: a function has no part of one, so what is missing is an error."""
-        results = run.results
-        if not run.plan.outputs.keys() <= results.keys():
-            if run.errors:
-                raise next(iter(run.errors.values()))
-            raise ExecutionTimeout(
-                f"{self.graph.name!r} was at its deadline before its result was there. A compiled "
-                "function has no partial results to return; xcs.execute_graph on f.graph(...) has.",
-                run.partial_results(),
-            )
+        results = results_of(run, self.graph.name)
         return self.result(self.program.results(results, inputs))
+
+
+def results_of(run: Run, name: str) -> Mapping[str, Any]:
+    """Returns the results of a run of a function, which has all of them or none.
+
+    Args:
+        run: The run.
+        name: What the function is called in messages.
+
+    Raises:
+        XCSError: A result is missing: a call failed, the run was at its deadline or had spent its
+            budget, or its scheduler ran nothing.
+    """
+    results = run.results
+    if run.plan.outputs.keys() <= results.keys():
+        return results
+    if run.errors:
+        raise next(iter(run.errors.values()))
+    if run.fatal is not None:
+        raise run.fatal
+    if not run.timed_out:
+        reasons = ", ".join(dict.fromkeys(run.skipped.values())) or "not all of it was run"
+        raise XCSError(
+            f"{name!r} has no result: {reasons}. A function has no partial results to return; "
+            "use a scheduler that runs it, or xcs.execute_graph on its graph."
+        )
+    raise ExecutionTimeout(
+        f"{name!r} was at its deadline before its result was there. A compiled "
+        "function has no partial results to return; xcs.execute_graph on f.graph(...) has.",
+        run.partial_results(),
+    )
 
 
 @dataclasses.dataclass(eq=False)

@@ -76,10 +76,9 @@ class _Numbers:
         self._free: list[int] = []
 
     def take(self) -> int:
-        if self._free:
-            return heapq.heappop(self._free)
-        self._next += 1
-        return self._next - 1
+        if not self._free:
+            self._next += 1
+        return heapq.heappop(self._free) if self._free else self._next - 1
 
     def give_back(self, number: int) -> None:
         heapq.heappush(self._free, number)
@@ -238,6 +237,10 @@ class CallMemory:
                 remembered.keys.append(keys)
                 remembered.found.append(self._find(keys))
         return remembered
+
+    def place_of(self, operator: str) -> str:
+        """Returns what the next call is known by that code here makes itself."""
+        return operator if (scope := _scope.get()) is None else scope.run_key(operator)
 
     def scope(self, task: Task, element: int | None) -> contextlib.AbstractContextManager[None]:
         """Has runs that are begun within a call be known by it."""

@@ -15,11 +15,13 @@ import threading
 import time
 import weakref
 from collections import Counter
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from ember_xcs._core.calls import policies_in_force, would_be_awaited
+from ember_xcs._core.operator import HostOperator
 from ember_xcs._core.usage import Meter, current_meter, metering
-from ember_xcs._lower.plan import TaskKind
+from ember_xcs._lower.fans import BoundCall
+from ember_xcs._lower.plan import Task, TaskKind
 from ember_xcs._runtime.limits import Admission, Limiter, holding, limiter_of
 from ember_xcs._runtime.memory import CallMemory, Remembered, journal_at, rows_of
 from ember_xcs.errors import (
@@ -32,10 +34,10 @@ from ember_xcs.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from ember_xcs._core.operator import Operator
     from ember_xcs._core.retry import Retry
-    from ember_xcs._lower.plan import Task
     from ember_xcs._runtime.layout import Step
     from ember_xcs._runtime.run import Run
 
@@ -50,8 +52,6 @@ _FINAL: Final = (  # never tried again: the next attempt would end the same way
     OptionsError,
 )
 
-_current: ContextVar[CallPolicies | None] = ContextVar("ember_xcs_policies", default=None)
-
 
 def policies_of(run: Run, values: Sequence[Any]) -> CallPolicies | None:
     """Returns what the calls of a run go through; None if nothing.
@@ -60,13 +60,14 @@ def policies_of(run: Run, values: Sequence[Any]) -> CallPolicies | None:
         run: The run; its context is told.
         values: The values of the inputs of its plan.
     """
-    options, outer = run.options, _current.get()
+    options, outer = run.options, policies_in_force.get()
+    assert outer is None or isinstance(outer, CallPolicies)
     given = (options.retry, options.limits, options.budget, options.cache, options.journal)
     is_asked = options.collect_metrics or any(x is not None for x in given)
     if not (is_asked or run.layout.has_policies or outer is not None):
         return None
     policies = CallPolicies(run, values, outer)
-    run.context.run(_current.set, policies)
+    run.context.run(policies_in_force.set, policies)
     return policies
 
 
@@ -210,6 +211,31 @@ class CallPolicies:
                 await asyncio.sleep(pause)
                 number += 1
 
+    def direct(self, operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Returns the result of a call that code within the run makes itself.
+
+        Args:
+            operator: What is called.
+            args: By position.
+            kwargs: By name.
+        """
+        assert isinstance(operator, HostOperator)
+        task = Task(
+            index=0,
+            kind=TaskKind.CALL,
+            node_ids=(self.memory.place_of(operator.name),),
+            operator=operator.name,
+            run=_run,
+            reads=(),
+            writes=(),
+            host=operator,
+            policy=operator.policy,
+        )
+        call = BoundCall(operator, args, dict(kwargs))
+        if operator.is_async and would_be_awaited():
+            return self.acall(task, None, (call,), _start_later)
+        return self.call(task, None, (call,), _run)
+
     # One attempt
 
     def _once(
@@ -347,6 +373,16 @@ class _Attempt:
 
 def _has_side_effects(task: Task) -> bool:
     return task.policy is not None and task.policy.side_effects
+
+
+def _run(arguments: tuple[Any, ...]) -> Any:
+    (call,) = arguments
+    return call.operator.run(call.args, call.kwargs)
+
+
+async def _start_later(arguments: tuple[Any, ...]) -> Any:
+    (call,) = arguments
+    return await call.operator.start(call.args, call.kwargs)
 
 
 def _limiter(task: Task) -> Limiter | None:

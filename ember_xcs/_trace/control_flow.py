@@ -19,7 +19,7 @@ from ember_xcs._core.plumbing import Glue
 from ember_xcs._trace.control import CONTROL_RULES
 from ember_xcs._trace.flatten import inlined
 from ember_xcs._trace.host_values import HostValue, wrap
-from ember_xcs._trace.staging import check_handles, is_numeric, stage_call
+from ember_xcs._trace.staging import check_handles, check_known, is_numeric, stage_call
 
 __all__ = ["Constant", "lifted", "lifting", "staged_control"]
 
@@ -61,6 +61,7 @@ def _lifted_leaf(leaf: Any) -> Any:
         return wrap(leaf)
     if is_numeric(leaf) or isinstance(leaf, HostValue):
         return leaf
+    check_known(leaf, "a result")
     return stage_call(Constant(leaf), (), _NOTHING)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 
-__all__ = ["keeping_order"]
+__all__ = ["InOrder", "keeping_order"]
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class _InOrder:
+class InOrder:
     """A dict on its way through JAX; put together again it is a plain dict."""
 
     __slots__ = ("items",)
@@ -56,7 +56,7 @@ def keeping_order(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> An
     if kind is not dict or not tree:
         return tree
     items = {key: keeping_order(value, is_leaf) for key, value in tree.items()}
-    return items if _is_sorted(items) else _InOrder(items)
+    return items if _is_sorted(items) else InOrder(items)
 
 
 def _is_sorted(items: dict[Any, Any]) -> bool:

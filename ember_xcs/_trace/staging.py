@@ -43,6 +43,7 @@ from ember_xcs.errors import TracingError
 __all__ = [
     "StagedFunction",
     "check_handles",
+    "check_known",
     "contains_host_calls",
     "is_numeric",
     "limiting_calls",
@@ -174,7 +175,7 @@ def _output_aval(kind: Any) -> jax.core.ShapedArray:
     return jax.core.ShapedArray(kind.struct.shape, kind.struct.dtype)
 
 
-_TRACER_TEXT = re.compile(rf"{MARK}|\w*Tracer(?:<[^>]*>)?\(~?[a-z]\w*(?:<[^>]*>)?\[")
+_TRACER_TEXT = re.compile(rf"{MARK}|\w*Tracer(?:<[^>]*>)?\((?:aval=)?~?[a-z]\w*(?:<[^>]*>)?\[")
 """What JAX's abstract values look like when text is made of them."""
 
 
@@ -184,6 +185,20 @@ def _check_no_tracer_text(operator: Operator, path: Any, leaf: Any) -> None:
             f"argument {_label(path)!r} of operator {operator.name!r} is text made of a value "
             "that is not known while staging (it would read 'JitTracer(...)'). Build the text with "
             "xcs.Template or in a @host function.",
+            user_line(),
+        )
+
+
+def check_known(leaf: Any, what: str) -> None:
+    """Checks that text is not made of values that are not known while staging.
+
+    Raises:
+        TracingError: It is; ``what`` says where.
+    """
+    if isinstance(leaf, str) and _TRACER_TEXT.search(leaf):
+        raise TracingError(
+            f"{what} has text made of a value that is not known while staging (it would read "
+            "'JitTracer(...)'). Build the text with xcs.Template or in a @host function.",
             user_line(),
         )
 
@@ -346,8 +361,10 @@ def stage_function(
                 positions.append(len(outputs))
                 outputs.append(leaf.array if isinstance(leaf, HostValue) else leaf)
             else:
+                check_known(leaf, "the result")
                 positions.append(None)
                 constants.append(leaf)
+        check_known(str(result_structure), "the result")
         found.append((result_structure, positions, constants))
         return outputs
 

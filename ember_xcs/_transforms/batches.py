@@ -97,6 +97,16 @@ class Argument:
             return self.value.astype(object).view(HostBatch) if self.value.ndim else self.value
         return self.value
 
+    @property
+    def objects(self) -> Any:
+        """The value for host code: a list as host values, whatever is in it."""
+        if type(self.value) is not list or self.axis is None:
+            return self.staged
+        shape, leaves = _shape_and_leaves(self.value)
+        if any(isinstance(leaf, HostValue | jax.Array) for leaf in leaves):
+            return self.staged
+        return _object_array(leaves, shape)
+
     def elements(self) -> Sequence[Any]:
         """Returns the elements, as plain Python has them."""
         assert self.axis is not None
@@ -134,9 +144,15 @@ class Arguments:
         """Whether JAX computes with all of them."""
         return all(_is_for_jax(leaf.staged) for leaf in self.leaves)
 
-    def marked(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns ``(args, kwargs)`` with every leaf marked by the axis it is mapped along."""
-        marks = [Along(leaf.staged, leaf.axis) for leaf in self.leaves]
+    def marked(self, *, as_objects: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns ``(args, kwargs)`` with every leaf marked by the axis it is mapped along.
+
+        Args:
+            as_objects: Whether lists of numbers stay what they are, for code that is no JAX.
+        """
+        marks = [
+            Along(leaf.objects if as_objects else leaf.staged, leaf.axis) for leaf in self.leaves
+        ]
         args, kwargs = self.structure.unflatten(marks)
         return args, kwargs
 
@@ -261,10 +277,11 @@ def as_array(batch: list[Any]) -> Any:
         return _numbers(batch, leaves, shape)
     if any(isinstance(leaf, HostValue | jax.core.Tracer) for leaf in leaves):
         return _stacked(leaves, shape)
-    objects = np.empty(len(leaves), object)
-    for k, leaf in enumerate(leaves):
-        objects[k] = leaf
-    return objects.reshape(shape).view(HostBatch)
+    return _object_array(leaves, shape)
+
+
+def _object_array(leaves: Sequence[Any], shape: tuple[int, ...]) -> HostBatch:
+    return np.fromiter(leaves, object, len(leaves)).reshape(shape).view(HostBatch)
 
 
 def _numbers(batch: list[Any], leaves: Sequence[Any], shape: tuple[int, ...]) -> Any:
@@ -272,7 +289,7 @@ def _numbers(batch: list[Any], leaves: Sequence[Any], shape: tuple[int, ...]) ->
         return jnp.stack(list(leaves)).reshape(shape)
     array = np.array(batch)
     if array.dtype == object or array.shape != shape or not _is_exact(array):
-        return np.array(leaves, object).reshape(shape).view(HostBatch)
+        return _object_array(leaves, shape)
     return jnp.asarray(array)
 
 

@@ -17,9 +17,11 @@ from ember_xcs._core import calls
 from ember_xcs._core.jax_state import under_jax_trace
 from ember_xcs._jit.jit import jit
 from ember_xcs._trace.control_flow import lifted, lifting, staged_control
-from ember_xcs._trace.host_values import HostValue
+from ember_xcs._trace.host_values import HostBatch, HostValue
 from ember_xcs._trace.staging import contains_host_calls, is_numeric
 from ember_xcs._trace.user_line import user_line
+from ember_xcs._transforms.batches import as_array, is_batch
+from ember_xcs._transforms.mapping import staged_value
 from ember_xcs.errors import TracingError
 
 if TYPE_CHECKING:
@@ -199,9 +201,15 @@ def scan(
         lambda init, xs: jax.lax.scan(_lifting_pair(f), init, xs, **settings),
         lambda init, xs: jax.lax.scan(f, init, xs, **settings),
         init,
-        xs,
+        jax.tree.map(_as_batch, xs, is_leaf=is_batch),
         inline=True,
     )
+
+
+def _as_batch(xs: Any) -> Any:
+    """What is scanned, a list of numbers or host values as one array of them."""
+    batch = as_array(xs) if type(xs) is list else xs
+    return staged_value(batch) if isinstance(batch, HostBatch) and under_jax_trace() else batch
 
 
 def _lifting_pair(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -247,3 +255,5 @@ def _check_number(value: Any, name: str, kind: str) -> None:
             f"that makes it declare what it returns: `-> {kind}`.",
             user_line(),
         )
+    if not is_numeric(value):
+        raise TypeError(f"{name} is to be a number or {kind}, and is {value!r}.")

@@ -185,6 +185,7 @@ class ElementCalls:
         """Returns the plan of a map of ``function``: one task that is a call for each element."""
         executor = self.executor or executor_of(function)
         run: Callable[..., Any] = _start
+        is_host = isinstance(function, HostOperator)
         policy = function.policy if isinstance(function, HostOperator) else HostPolicy()
         if self.chunk_size is not None:
             run = _run_chunk_async if executor is Executor.ASYNC else _run_chunk
@@ -201,8 +202,8 @@ class ElementCalls:
             timeout_seconds=self._timeout(policy),
             concurrency=self.workers,
             is_repeatable=policy.is_repeatable,
-            host=function,
-            policy=policy,
+            host=function if is_host else None,
+            policy=policy if is_host else None,
         )
         return Plan(
             name=self.name,

@@ -12,7 +12,7 @@ from ember_xcs._core.arguments import summary
 from ember_xcs._core.layout import same_value
 from ember_xcs._core.operator import HostOperator
 from ember_xcs._core.outputs import HOST, OutputType
-from ember_xcs._trace.dict_order import keeping_order
+from ember_xcs._trace.dict_order import InOrder, keeping_order
 from ember_xcs._transforms.batches import is_axis
 from ember_xcs.errors import TransformError
 
@@ -32,7 +32,8 @@ def joined(name: str, function: Any, results: Sequence[Any], out_axes: Any = 0) 
     Args:
         name: The function's name, for messages.
         function: What was called.
-        results: What it returned, in order; exceptions stand for elements that failed.
+        results: What it returned, in order; exceptions stand for elements that failed, and where
+            one is returned in parts all stay in a list.
         out_axes: As in ``jax.vmap``.
 
     Raises:
@@ -48,9 +49,11 @@ def joined(name: str, function: Any, results: Sequence[Any], out_axes: Any = 0) 
         structure = jax.tree.structure(_ordered(good[0]), is_leaf=_is_value) if good else _LEAF
         rows = [_row(name, structure, result, k) for k, result in enumerate(results)]
         kinds = [None] * structure.num_leaves
+    whole = len(good) == len(results)
+    if not whole and structure != _LEAF:  # an exception stands for a whole result, not in parts
+        return list(results)
     columns = list(zip(*rows, strict=True)) if rows else [()] * structure.num_leaves
     axes = _leaf_axes(name, structure, out_axes)
-    whole = len(good) == len(results)
     return structure.unflatten(
         [
             _column(name, column, kind, axis, whole)
@@ -63,7 +66,8 @@ _LEAF = jax.tree.structure(0)
 
 
 def _is_value(value: Any) -> bool:
-    return value is None or type(value) is list
+    """Whether a result is no tree: all but dicts and tuples are values of their own."""
+    return not isinstance(value, dict | tuple | InOrder)
 
 
 def _ordered(value: Any) -> Any:

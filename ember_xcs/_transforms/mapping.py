@@ -11,11 +11,12 @@ import jax.numpy as jnp
 
 from ember_xcs._core.operator import Operator
 from ember_xcs._jit.jit import jit
+from ember_xcs._jit.programs import results_of
 from ember_xcs._runtime.supervise import OptionsArgument, aexecute_plan, execute_plan
 from ember_xcs._trace.control_flow import Constant, lifted
 from ember_xcs._trace.dict_order import keeping_order
 from ember_xcs._trace.host_values import HostBatch, HostValue
-from ember_xcs._trace.staging import stage_call
+from ember_xcs._trace.staging import check_known, stage_call
 from ember_xcs._transforms.batches import Along, Arguments, is_axis
 from ember_xcs._transforms.elements import ElementCall, ElementCalls
 from ember_xcs._transforms.joining import joined
@@ -24,7 +25,9 @@ from ember_xcs.errors import TracingError, TransformError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["ElementwiseCall", "element_function", "refuse_coroutine", "vmapped"]
+    from ember_xcs._runtime.run import Run
+
+__all__ = ["ElementwiseCall", "element_function", "refuse_coroutine", "staged_value", "vmapped"]
 
 
 def vmapped(
@@ -50,13 +53,14 @@ def vmapped(
     structure: Any
     returned: list[bool] = []
     marks, structure = jax.tree.flatten(keeping_order((args, kwargs)), is_leaf=_is_along)
-    values = [_staged(mark.value) for mark in marks]
+    values = [staged_value(mark.value) for mark in marks]
 
     def call(values: list[Any]) -> Any:
         args, kwargs = structure.unflatten(values)
         result = function(*args, **kwargs)
         refuse_coroutine(result)
         result = lifted(keeping_order(result))
+        check_known(str(jax.tree.structure(result)), "the result")
         returned.append(True)
         return keeping_order(result) if is_axis(out_axes) else result
 
@@ -72,8 +76,8 @@ def vmapped(
         ) from error
 
 
-def _staged(value: Any) -> Any:
-    """A value for JAX, while it is tracing: objects known by now as host values."""
+def staged_value(value: Any) -> Any:
+    """Returns a value for JAX, while it is tracing: objects known by now as host values."""
     if not isinstance(value, HostBatch):
         return lifted(value)
     constants = [stage_call(Constant(item), (), {}).array for item in value.ravel().tolist()]
@@ -126,15 +130,16 @@ class ElementwiseCall:
     def run(self, options: OptionsArgument = None) -> Any:
         """Returns the results of all elements, joined."""
         run = execute_plan(self.how.plan(self.function), [self._elements()], options)
-        return self._joined(run.results["results"])
+        return self._joined(run)
 
     async def arun(self, options: OptionsArgument = None) -> Any:
         """Returns the results of all elements, without blocking the event loop."""
         run = await aexecute_plan(self.how.plan(self.function), [self._elements()], options)
-        return self._joined(run.results["results"])
+        return self._joined(run)
 
     def _elements(self) -> list[ElementCall]:
         return [ElementCall(self.function, *call) for call in self.arguments.calls()]
 
-    def _joined(self, results: list[Any]) -> Any:
+    def _joined(self, run: Run) -> Any:
+        results = results_of(run, self.how.name)["results"]
         return joined(self.how.name, self.function, results, self.out_axes)

@@ -104,7 +104,7 @@ class PmapFunction(Transformed):
 
     def _plain(self, *args: Any, **kwargs: Any) -> Any:
         """A numeric function, of arguments as JAX takes them."""
-        return self._numeric(*self._arguments(args, kwargs).marked())
+        return self._numeric(*self._arguments(args, kwargs).marked(as_objects=self.is_host_call))
 
     # Calls
 
@@ -126,7 +126,7 @@ class PmapFunction(Transformed):
 
     def _part(self, arguments: Arguments) -> Any:
         """A part of what is being traced."""
-        marked = arguments.marked()
+        marked = arguments.marked(as_objects=self.is_host_call)
         if devices_are_taken():
             return vmapped(self._function, *marked, axis_name=self._axis_name)
         if not arguments.is_numeric or self._meets_host_calls(
@@ -172,7 +172,7 @@ class PmapFunction(Transformed):
         arguments = self._arguments(args, kwargs)
         reason = self._why_whole_elements()
         if not reason and (self.nature != "unknown" or arguments.is_numeric):
-            marked = arguments.marked()
+            marked = arguments.marked(as_objects=self.is_host_call)
             # Rows that have a device each take collectives that jax.vmap does not have.
             takes_collectives = self._axis_name is not None and arguments.is_numeric
             if (takes_collectives and self.nature != "host") and not self._meets_host_calls(
@@ -208,7 +208,9 @@ class PmapFunction(Transformed):
 
     def _numeric_call(self, arguments: Arguments) -> _NumericCall:
         self._is_numeric = True
-        return _NumericCall(self._jitted, arguments.marked(), self._used(arguments))
+        return _NumericCall(
+            self._jitted, arguments.marked(as_objects=self.is_host_call), self._used(arguments)
+        )
 
     def _check_no_chunks(self) -> None:
         if self._how.chunk_size is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from ember_xcs._jit.programs import results_of
 from ember_xcs._runtime.supervise import OptionsArgument, aexecute_plan, execute_plan
 from ember_xcs._trace.staging import is_numeric
 from ember_xcs._transforms.batches import as_array
@@ -69,12 +70,12 @@ class ShardCalls:
     def run(self, options: OptionsArgument = None) -> Any:
         """Returns the results of all shards, joined."""
         run = execute_plan(self._how.plan(self.function), [self._elements()], options)
-        return self._joined(run.results["results"])
+        return self._joined(results_of(run, self.name)["results"])
 
     async def arun(self, options: OptionsArgument = None) -> Any:
         """Returns the results of all shards, without blocking the event loop."""
         run = await aexecute_plan(self._how.plan(self.function), [self._elements()], options)
-        return self._joined(run.results["results"])
+        return self._joined(results_of(run, self.name)["results"])
 
     @property
     def _how(self) -> ElementCalls:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ember_xcs._core import calls
 from ember_xcs._core.functions import from_callable
 from ember_xcs._core.jax_state import under_jax_trace
-from ember_xcs._core.operator import Operator
+from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._jit.function import JitFunction
 from ember_xcs._jit.graphs import as_callable
 from ember_xcs._jit.selection import JITExplanation, Verdict
@@ -32,6 +32,7 @@ class Transformed:
         name: ``vmap(f)``: what it is called in messages and graphs.
         nature: What is known of the function without calling it.
         parameters: The parameters of the function.
+        is_host_call: Whether a host operator is all that it is.
     """
 
     _direct_call: Callable[..., Any] | None = None
@@ -44,6 +45,9 @@ class Transformed:
         self.__wrapped__ = given
         self.name = f"{transformation}({_name(self._function)})"
         self.nature: Nature = _nature(self._function)
+        self.is_host_call: bool = isinstance(self._function, HostOperator) or (
+            isinstance(self._function, Transformed) and self._function.is_host_call
+        )
         self.parameters = _parameters(self._function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

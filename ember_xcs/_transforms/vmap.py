@@ -46,7 +46,7 @@ class VmapFunction(Transformed):
         return split_arguments(self.name, args, kwargs, self._in_axes, list(self.parameters), size)
 
     def _inside(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        return self._vmapped(*self._arguments(args, kwargs).marked())
+        return self._vmapped(*self._arguments(args, kwargs).marked(as_objects=self.is_host_call))
 
     def _outside(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if self._is_numeric and all(map(is_numeric, jax.tree.leaves((args, kwargs)))):
@@ -71,7 +71,7 @@ class VmapFunction(Transformed):
         arguments = self._arguments(args, kwargs)
         reason = "a plain function is staged where all its arguments are arrays and numbers"
         if self.nature != "unknown" or arguments.is_numeric:
-            marked = arguments.marked()
+            marked = arguments.marked(as_objects=self.is_host_call)
             call = self._body.call(*marked)
             if isinstance(call.program, NumericRunner):
                 return _Eager(lambda: self._vmapped(*marked))
