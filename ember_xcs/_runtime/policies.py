@@ -155,9 +155,8 @@ class CallPolicies:
             arguments: What ``attempt`` is called with.
             attempt: Makes the call once.
         """
-        if task.policy is None:  # a loop, a branch: the calls in it are calls of runs of its own
-            with self.memory.scope(task, element):
-                return attempt(arguments)
+        if task.policy is None:
+            return self._unpoliced(task, element, arguments, attempt)
         remembered = self.memory.recall(task, element, arguments, self._run.check)
         if remembered.is_complete:
             return remembered.value()
@@ -191,8 +190,7 @@ class CallPolicies:
             attempt: Makes the call once.
         """
         if task.policy is None:
-            with self.memory.scope(task, element):
-                return await attempt(arguments)
+            return await self._aunpoliced(task, element, arguments, attempt)
         remembered = await self.memory.arecall(task, element, arguments)
         if remembered.is_complete:
             return remembered.value()
@@ -210,6 +208,42 @@ class CallPolicies:
                     return remembered.keep(value)
                 await asyncio.sleep(pause)
                 number += 1
+
+    def _unpoliced(
+        self,
+        task: Task,
+        element: int | None,
+        arguments: tuple[Any, ...],
+        attempt: Callable[[tuple[Any, ...]], Any],
+    ) -> Any:
+        """The result of what is no call of an operator: a loop, or a function that says nothing.
+
+        The calls in it have policies of their own; what a function gave is in the journal, too.
+        """
+        if task.host is None or self.memory.journal is None:
+            with self.memory.scope(task, element):
+                return attempt(arguments)
+        remembered = self.memory.recall(task, element, arguments, self._run.check)
+        if remembered.is_complete:
+            return remembered.value()
+        with remembered, remembered.scope(1):
+            return remembered.keep(attempt(remembered.missing()))
+
+    async def _aunpoliced(
+        self,
+        task: Task,
+        element: int | None,
+        arguments: tuple[Any, ...],
+        attempt: Callable[[tuple[Any, ...]], Awaitable[Any]],
+    ) -> Any:
+        if task.host is None or self.memory.journal is None:
+            with self.memory.scope(task, element):
+                return await attempt(arguments)
+        remembered = await self.memory.arecall(task, element, arguments)
+        if remembered.is_complete:
+            return remembered.value()
+        with remembered, remembered.scope(1):
+            return remembered.keep(await attempt(remembered.missing()))
 
     def direct(self, operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Returns the result of a call that code within the run makes itself.

@@ -202,7 +202,7 @@ class ElementCalls:
             timeout_seconds=self._timeout(policy),
             concurrency=self.workers,
             is_repeatable=policy.is_repeatable,
-            host=function if is_host else None,
+            host=function,
             policy=policy if is_host else None,
         )
         return Plan(
