@@ -4,6 +4,7 @@ JAX reads its environment when it is first imported, so this comes before it.
 """
 
 import os
+import signal
 import sys
 
 if "jax" in sys.modules:
@@ -14,6 +15,10 @@ flags = os.environ.get("XLA_FLAGS", "")
 if DEVICES not in flags:
     os.environ["XLA_FLAGS"] = f"{flags} {DEVICES}=8".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# A shell that starts a job in the background may have it ignore Ctrl-C, and then tests of that wait.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from hypothesis import HealthCheck, settings
 
