@@ -16,7 +16,7 @@ if DEVICES not in flags:
     os.environ["XLA_FLAGS"] = f"{flags} {DEVICES}=8".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# A shell that starts a job in the background may have it ignore Ctrl-C, and then tests of that wait.
+# A job in the background of a shell may ignore Ctrl-C; tests of that would wait.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
