@@ -35,7 +35,6 @@ class Draft(NamedTuple):
     timeout_seconds: float | None = None
     side_effects: bool = False
     warm: Callable[[], None] | None = None
-    is_repeatable: bool = False
     host: HostOperator | None = None
     policy: HostPolicy | None = None
     concurrency: int | None = None
@@ -182,7 +181,6 @@ def _tasks(drafts: Sequence[Draft], parents: Sequence[list[int]], slots: _Slots)
                 fan,
                 timeout,
                 draft.concurrency,
-                draft.is_repeatable,
                 draft.host,
                 draft.policy,
             )

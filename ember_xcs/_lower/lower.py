@@ -234,7 +234,6 @@ class _NodeDrafts:
             fixed.timeout_seconds,
             fixed.side_effects,
             None,
-            fixed.is_repeatable,
             fixed.host,
             fixed.policy,
             concurrency,
@@ -255,7 +254,6 @@ class _Fixed(NamedTuple):
     executor: Executor
     timeout_seconds: float | None
     side_effects: bool
-    is_repeatable: bool
     plain: PlainCall | None
     host: HostOperator | None
     policy: HostPolicy | None
@@ -271,7 +269,6 @@ def _fixed(operator: Operator) -> _Fixed:
         Executor.INLINE if is_glue else Executor(policy.executor),
         policy.timeout_seconds,
         policy.side_effects,
-        policy.is_repeatable,
         plain_call(operator),
         host,
         None if host is None else host.policy,

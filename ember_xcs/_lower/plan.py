@@ -83,7 +83,6 @@ class Task(NamedTuple):
         fan: How it becomes many calls; None for one call.
         timeout_seconds: The most that one call may take.
         concurrency: The most calls of its fan at once; None for no limit of its own.
-        is_repeatable: Whether a call is made once more if the process that made it died.
         host: The host operator that it calls; None for what is no host call of its own, such as a
             region, or a loop whose body calls operators.
         policy: The policy of that operator.
@@ -104,9 +103,13 @@ class Task(NamedTuple):
     fan: Fan | None = None
     timeout_seconds: float | None = None
     concurrency: int | None = None
-    is_repeatable: bool = False
     host: Callable[..., Any] | None = None
     policy: HostPolicy | None = None
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether a call is made once more if the process that made it died."""
+        return self.policy is not None and self.policy.is_repeatable
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)

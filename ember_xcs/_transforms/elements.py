@@ -201,7 +201,6 @@ class ElementCalls:
             fan=_ElementFan(self.chunk_size, self.on_error == "return", self.noun),
             timeout_seconds=self._timeout(policy),
             concurrency=self.workers,
-            is_repeatable=policy.is_repeatable,
             host=function,
             policy=policy if is_host else None,
         )

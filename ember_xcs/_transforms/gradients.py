@@ -89,7 +89,7 @@ class GradFunction(Transformed):
         return (self._argnums,) if isinstance(self._argnums, int) else tuple(self._argnums)
 
     def _label(self, position: int) -> str:
-        names = list(self.parameters)
+        names = self.positional_names
         fits = -len(names) <= position < len(names)
         return names[position] if fits else f"argument {position}"
 

@@ -68,7 +68,7 @@ class MeshShardedFunction(Transformed):
 
     def _apart(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ShardedCall:
         leaves, structure = take_apart(
-            self.name, args, kwargs, list(self.parameters), self._in_specs, self._specs
+            self.name, args, kwargs, self.positional_names, self._in_specs, self._specs
         )
         for leaf in leaves:
             check_divides(leaf.label, leaf.value, leaf.setting, self.mesh.shape)

@@ -76,7 +76,7 @@ class PmapFunction(Transformed):
         return self._given_devices or tuple(jax.local_devices())
 
     def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
-        return split_arguments(self.name, args, kwargs, self._in_axes, list(self.parameters))
+        return split_arguments(self.name, args, kwargs, self._in_axes, self.positional_names)
 
     # The bodies: what JAX traces
 

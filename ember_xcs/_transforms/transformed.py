@@ -65,6 +65,12 @@ class Transformed:
                 self._direct_call = None  # what is wrong with the call is found below
         return self._outside(args, kwargs)
 
+    @functools.cached_property
+    def positional_names(self) -> list[str]:
+        """The names of the parameters that can be given by position, in order."""
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        return [name for name, p in self.parameters.items() if p.kind in kinds]
+
     def _inside(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Returns the result while JAX is tracing: as part of what is being traced."""
         raise NotImplementedError

@@ -43,7 +43,7 @@ class VmapFunction(Transformed):
 
     def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
         size = self._axis["axis_size"]
-        return split_arguments(self.name, args, kwargs, self._in_axes, list(self.parameters), size)
+        return split_arguments(self.name, args, kwargs, self._in_axes, self.positional_names, size)
 
     def _inside(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         return self._vmapped(*self._arguments(args, kwargs).marked(as_objects=self.is_host_call))

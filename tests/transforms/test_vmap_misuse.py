@@ -244,3 +244,8 @@ def test_host_calls_under_transformations_of_jax(transform):
     batch = MATRIX if transform == "vmap" else MATRIX[0]
     with pytest.raises(xcs.TracingError, match=r"'square' was called .* xcs\.jit"):
         getattr(jax, transform)(total)(batch)
+
+
+def test_arguments_of_functions_that_take_any_number_are_named_by_position():
+    message = refused(xcs.vmap(lambda *rows, out=None: rows[0]), jnp.ones(3), jnp.ones(2))
+    assert "argument 0 has 3, argument 1 has 2" in message
