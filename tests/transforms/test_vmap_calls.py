@@ -10,33 +10,10 @@ import pytest
 
 import ember_xcs as xcs
 from tests.counting import Calls
+from tests.transforms.functions import exclaimed, exclaimed_later, length, shout
 
 SECONDS = 30
 """How long the parties of a barrier wait for one another before the test fails."""
-
-
-@xcs.host
-def shout(text: str) -> str:
-    return text.upper()
-
-
-@xcs.host
-def length(text: str) -> float:
-    return float(len(text))
-
-
-@xcs.host
-def square(x: float) -> float:
-    return x * x
-
-
-def exclaimed(text):
-    return text + "!" if len(text) > 1 else text
-
-
-async def exclaimed_later(text):
-    await asyncio.sleep(0)
-    return exclaimed(text)
 
 
 # How often calls are made

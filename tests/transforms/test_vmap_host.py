@@ -10,31 +10,7 @@ import pydantic
 import pytest
 
 import ember_xcs as xcs
-
-
-@xcs.host
-def shout(text: str) -> str:
-    return text.upper()
-
-
-@xcs.host
-def length(text: str) -> float:
-    return float(len(text))
-
-
-@xcs.host
-def square(x: float) -> float:
-    return x * x
-
-
-def exclaimed(text):
-    return text + "!" if len(text) > 1 else text
-
-
-async def exclaimed_later(text):
-    await asyncio.sleep(0)
-    return exclaimed(text)
-
+from tests.transforms.functions import exclaimed, exclaimed_later, length, shout, square
 
 # Results as those of the plain loop
 

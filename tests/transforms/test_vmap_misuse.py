@@ -4,23 +4,9 @@ import jax.numpy as jnp
 import pytest
 
 import ember_xcs as xcs
+from tests.transforms.functions import shout, square
 
 MATRIX = jnp.arange(6.0).reshape(2, 3)
-
-
-@xcs.host
-def shout(text: str) -> str:
-    return text.upper()
-
-
-@xcs.host
-def length(text: str) -> float:
-    return float(len(text))
-
-
-@xcs.host
-def square(x: float) -> float:
-    return x * x
 
 
 def refused(function, *args, **kwargs):
