@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("dev", max_examples=25, deadline=None)
 settings.register_profile(
     "ci",
-    max_examples=200,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     print_blob=True,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessDied", "ProcessPool", "processes"]
 
+_BEGUN = b""  # what a process says when a call that has a timeout begins
 _TURN_SECONDS = 0.1  # how often a call that waits for a process looks whether its run has ended
 
 
@@ -142,9 +143,11 @@ class _Process:
         self.usable = False  # until the reply is in, what is in the pipe is not known
         try:
             self._pipe.send_bytes(request)
-            if not self._pipe.poll(task.timeout_seconds):
-                raise call_timeout(task)
             reply = self._pipe.recv_bytes()
+            if reply == _BEGUN:  # the start of a process, and its imports, are not the call's time
+                if not self._pipe.poll(task.timeout_seconds):
+                    raise call_timeout(task)
+                reply = self._pipe.recv_bytes()
         except (EOFError, OSError) as error:
             raise self._death(task) from error
         self.usable = True
@@ -179,13 +182,15 @@ def serve(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which kills
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
-            pipe.send_bytes(_answer(pipe.recv_bytes()))
+            pipe.send_bytes(_answer(pipe.recv_bytes(), pipe))
 
 
-def _answer(request: bytes) -> bytes:
+def _answer(request: bytes, pipe: Connection) -> bytes:
     meter = Meter()
     try:
-        function, arguments = pickle.loads(request)
+        function, arguments, is_timed = pickle.loads(request)
+        if is_timed:
+            pipe.send_bytes(_BEGUN)
         with metering(meter):
             result = function(*arguments)
     except BaseException as error:  # noqa: BLE001  (user code may raise anything)
@@ -222,7 +227,8 @@ class _RemoteTraceback(Exception):
 def _pickled(task: Task, arguments: Sequence[Any]) -> bytes:
     function: Callable[..., Any] = task.run
     try:
-        return pickle.dumps((function, tuple(arguments)), protocol=pickle.HIGHEST_PROTOCOL)
+        request = (function, tuple(arguments), task.timeout_seconds is not None)
+        return pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:
         raise XCSError(
             f"{task.operator} runs in a process, but the call cannot be pickled: {error}; its "

@@ -71,7 +71,13 @@ def test_any_numeric_program_gives_the_bits_of_jax_jit(program, arguments):
     def f(*args):
         return {"value": evaluated(program, args), "rest": [args[0]]}
 
-    same(xcs.jit(f)(*arguments), jax.jit(f)(*arguments))
+    try:
+        expected = jax.jit(f)(*arguments)
+    except TypeError:  # a program may subtract booleans
+        with pytest.raises(TypeError):
+            xcs.jit(f)(*arguments)
+    else:
+        same(xcs.jit(f)(*arguments), expected)
 
 
 @given(program=PROGRAMS, arguments=ARGUMENTS)
@@ -83,9 +89,15 @@ def test_a_numeric_program_beside_a_host_call_gives_the_bits_of_jax_jit(program,
     def f(*args):
         return {"value": evaluated(program, args), "rest": [args[0]]}
 
-    result, text = xcs.jit.trace(lambda t, *args: (f(*args), note(t)))("a", *arguments)
+    mixed = xcs.jit.trace(lambda t, *args: (f(*args), note(t)))
+    try:
+        expected = jax.jit(f)(*arguments)
+    except TypeError:  # a program may subtract booleans
+        with pytest.raises(TypeError):
+            mixed("a", *arguments)
+        return
+    result, text = mixed("a", *arguments)
     assert text == "a!"
-    expected = jax.jit(f)(*arguments)
     for x, y in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
         assert (x.dtype, x.shape) == (y.dtype, y.shape)
         np.testing.assert_array_equal(x, y)

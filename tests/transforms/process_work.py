@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import time
@@ -51,6 +52,34 @@ def hang_at_two(x: int) -> int:
     if x == 2:
         time.sleep(600)
     return x
+
+
+@dataclasses.dataclass
+class SlowToArrive:
+    """What takes longer to unpickle than a call of ``soon`` may take."""
+
+    number: int
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        time.sleep(0.4)
+        self.__dict__.update(state)
+
+
+class NeverArrives:
+    """What can be pickled, and not unpickled."""
+
+    def __setstate__(self, state: object) -> None:
+        raise ValueError("it never arrives")
+
+    def __getstate__(self) -> object:
+        return "something"
+
+
+def at_once(item: object) -> object:
+    return item
+
+
+soon = xcs.host(executor="process", timeout=0.2)(at_once)
 
 
 @functools.partial(xcs.pmap, executor="process")

@@ -94,6 +94,16 @@ def test_on_error_return_keeps_a_call_that_takes_too_long() -> None:
     assert isinstance(found[1], xcs.ExecutionTimeout)
 
 
+def test_the_time_of_a_call_begins_when_its_arguments_are_there() -> None:
+    found = xcs.pmap(work.soon)([work.SlowToArrive(1), work.SlowToArrive(2)])
+    assert [item.number for item in found] == [1, 2]
+
+
+def test_a_timed_call_whose_arguments_cannot_arrive_says_so() -> None:
+    with pytest.raises(xcs.NodeExecutionError, match="it never arrives"):
+        xcs.pmap(work.soon)([work.NeverArrives()])
+
+
 @pytest.mark.parametrize("executor", [None, "process"])
 def test_a_deterministic_call_whose_process_died_is_made_once_more(tmp_path, executor) -> None:
     mapped = xcs.pmap(work.dies_once, in_axes=(0, None), executor=executor)
