@@ -207,12 +207,45 @@ class Binder:
             FieldConflictError: When two edges write one field.
             UnboundInputError: When nothing feeds a required field.
         """
-        resolution = _Resolution(self, node)
+        parameters = self.taker(node.operator).parameters
+        if edges and not node.constants:
+            fields = self._whole_outputs(edges, parameters)
+            if fields is not None:
+                return NodeBindings(node.id, fields, (), parameters)
+        resolution = _Resolution(self, node, parameters)
         if edges:
             resolution.bind_edges(edges)
         else:
             resolution.bind_graph_inputs(self.declared)
         return resolution.finish()
+
+    def _whole_outputs(
+        self, edges: Iterable[Edge], parameters: Parameters
+    ) -> dict[str, Binding] | None:
+        """The bindings of edges that carry whole outputs, each to a field of its own.
+
+        Nearly all nodes of large graphs are fed so, and this takes a third of the time of a
+        resolution. None where there is more to it, or something is wrong.
+        """
+        nodes, takers, whole = self.nodes, self.takers, OutputForm.WHOLE
+        unnamed = iter(parameters.in_order)
+        fields: dict[str, Binding] = {}
+        for source, source_field, _, target_field in edges:
+            field = target_field
+            if source is None or source_field is not None:
+                return None
+            if field is None:
+                operator = nodes[source].operator
+                if (takers.get(operator) or self.taker(operator)).form is not whole:
+                    return None
+                field = next(unnamed, None)
+            if field in fields or field not in parameters.known:
+                return None
+            fields[field] = OutputBinding(field, source)
+        for field in parameters.required:
+            if field not in fields:
+                return None
+        return fields
 
     def taker(self, operator: Operator) -> _Taker:
         """Returns what the operator of a node takes and gives."""
@@ -244,9 +277,8 @@ class _Resolution:
 
     __slots__ = ("binder", "fields", "node", "parameters", "spreads")
 
-    def __init__(self, binder: Binder, node: XCSNode) -> None:
-        self.binder, self.node = binder, node
-        self.parameters = binder.taker(node.operator).parameters
+    def __init__(self, binder: Binder, node: XCSNode, parameters: Parameters) -> None:
+        self.binder, self.node, self.parameters = binder, node, parameters
         self.fields: dict[str, Binding] = {}
         self.spreads: list[SpreadBinding] = []
         for field, value in node.constants.items():

@@ -48,12 +48,15 @@ class XCSGraph(GraphStructure):
     @property
     def inputs(self) -> Mapping[str, GraphInput]:
         """All inputs by name: the declared ones, then those that nodes without edges imply."""
-        return MappingProxyType(self._cached("inputs", lambda: graph_inputs(self)))
+        return MappingProxyType(self._cached("inputs", self._all_inputs))
+
+    def _all_inputs(self) -> dict[str, GraphInput]:
+        return graph_inputs(self.declared_inputs, self._unfed())
 
     @property
     def takes_any_input(self) -> bool:
         """Whether a node takes all that the graph is given, whatever its name."""
-        return self._cached("takes_any_input", lambda: takes_any_input(self))
+        return self._cached("takes_any_input", lambda: takes_any_input(self._unfed()))
 
     def topological_sort(self) -> list[str]:
         """Returns the node ids, sources first; among the ready ones, the first added goes first.

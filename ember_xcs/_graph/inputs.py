@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ember_xcs._graph.bindings import (
@@ -20,16 +20,22 @@ from ember_xcs.errors import GraphError, UnboundInputError
 
 if TYPE_CHECKING:
     from ember_xcs._graph.graph import XCSGraph
+    from ember_xcs._graph.node import XCSNode
 
 __all__ = ["graph_inputs", "node_inputs", "takes_any_input"]
 
 
-def graph_inputs(graph: XCSGraph) -> dict[str, GraphInput]:
-    """Returns the inputs of a graph: the declared ones, then those that its nodes imply."""
-    inputs = dict(graph.declared_inputs)
-    for node in graph.nodes.values():
-        if graph.in_edges(node):
-            continue
+def graph_inputs(
+    declared: Mapping[str, GraphInput], unfed: Iterable[XCSNode]
+) -> dict[str, GraphInput]:
+    """Returns the inputs of a graph: the declared ones, then those that its nodes imply.
+
+    Args:
+        declared: The declared ones, by name.
+        unfed: The nodes without inbound edges.
+    """
+    inputs = dict(declared)
+    for node in unfed:
         for field in node.operator.signature.fields:
             known = inputs.get(field.name)
             if field.name in node.constants or (known and (known.required or known.explicit)):
@@ -38,12 +44,9 @@ def graph_inputs(graph: XCSGraph) -> dict[str, GraphInput]:
     return inputs
 
 
-def takes_any_input(graph: XCSGraph) -> bool:
-    """Whether a node takes all that the graph is given, whatever its name."""
-    return any(
-        not graph.in_edges(node) and parameters_of(node.operator.signature).takes_everything
-        for node in graph.nodes.values()
-    )
+def takes_any_input(unfed: Iterable[XCSNode]) -> bool:
+    """Whether one of the nodes without inbound edges takes all that the graph is given."""
+    return any(parameters_of(node.operator.signature).takes_everything for node in unfed)
 
 
 def node_inputs(

@@ -61,36 +61,36 @@ class GraphStructure:
         Raises:
             DuplicateNodeError: When the graph has a node of this id.
         """
-        if isinstance(op, Operator):
-            operator = op
-        elif isinstance(op, XCSNode):
+        if isinstance(op, XCSNode):
             return self._add(op if node_id is None else op.renamed(node_id))
-        else:
-            operator = self._as_operator(op)
+        operator = self._as_operator(op)
         if node_id is None:
             node_id = self._fresh_id(operator.name)
         return self._add(XCSNode(node_id, operator, name, metadata, constants))
 
     def _add(self, node: XCSNode) -> XCSNode:
-        if node.id in self._nodes:
-            raise _duplicate(node.id)
-        if not node.id:
+        node_id = node.id
+        if node_id in self._nodes:
+            raise _duplicate(node_id)
+        if not node_id:
             raise GraphError(
                 explain(
-                    f"The node id {node.id!r} is not one",
+                    f"The node id {node_id!r} is not one",
                     "An id is a string that is not empty",
                     "Leave node_id out to get a readable id",
                 )
             )
-        self._nodes[node.id] = node
+        self._nodes[node_id] = node
         self._changed()
         return node
 
-    def _as_operator(self, function: Callable[..., Any]) -> Operator:
+    def _as_operator(self, op: Operator | Callable[..., Any]) -> Operator:
         """One function is one operator, however many nodes use it."""
-        known = self._wrapped.get(id(function))
-        if known is None:
-            known = self._wrapped[id(function)] = (function, as_operator(function))
+        known = self._wrapped.get(id(op))
+        if known is None or known[0] is not op:  # a graph that was unpickled has the ids of others
+            if isinstance(op, Operator):
+                return op
+            known = self._wrapped[id(op)] = (op, as_operator(op))
         return known[1]
 
     def _fresh_id(self, operator_name: str) -> str:
@@ -150,12 +150,14 @@ class GraphStructure:
         nodes = self._nodes
         source_id: str | None
         source_field = target_field = None
-        if type(source) is str and source in nodes:  # most edges of large graphs are between ids
-            source_id = source
+        # Most edges of large graphs are between ids. They keep those of the nodes, and not equal
+        # strings of their own.
+        if type(source) is str and (known := nodes.get(source)) is not None:
+            source_id = known.id
         else:
             source_id, source_field = self._source(source)
-        if type(target) is str and target in nodes:
-            target_id = target
+        if type(target) is str and (known := nodes.get(target)) is not None:
+            target_id = known.id
         else:
             target_id, target_field = self._target(target)
         if field_mappings is None:
@@ -354,6 +356,11 @@ class GraphStructure:
     def successors(self, node: NodeLike) -> tuple[str, ...]:
         """Returns the ids of the nodes that read a node, each once."""
         return tuple(self._successors.get(self._id(node), ()))
+
+    def _unfed(self) -> list[XCSNode]:
+        """The nodes without inbound edges."""
+        nodes, inbound = self._nodes.items(), self._inbound
+        return self._cached("unfed", lambda: [n for k, n in nodes if not inbound.get(k)])
 
     def _cached(self, key: str, compute: Callable[[], T]) -> T:
         if key not in self._derived:

@@ -13,31 +13,40 @@ if TYPE_CHECKING:
     from ember_xcs._core.operator import HostOperator
     from ember_xcs._core.policy import HostPolicy
 
-__all__ = ["Draft", "assemble"]
+__all__ = ["Draft", "TaskForm", "assemble"]
 
 _CALL_LENGTH = 1.0
 _REGION_LENGTH = 1e-3
 _GLUE_LENGTH = 1e-6
 
 
-class Draft(NamedTuple):
-    """A task whose values still have names: see ``plan.Task``."""
+class TaskForm(NamedTuple):
+    """What of a task does not depend on its place in the graph: see ``plan.Task``.
+
+    Nodes of one operator share it.
+    """
 
     kind: TaskKind
-    node_ids: tuple[str, ...]
     operator: str
-    run: Callable[..., Any]
-    sources: tuple[Source | ConstantSource, ...]
-    outputs: tuple[Source, ...]
-    unpack: Callable[[Any], Sequence[Any]] | None = None
     executor: Executor = Executor.INLINE
     fan: Fan | None = None
     timeout_seconds: float | None = None
     side_effects: bool = False
-    warm: Callable[[], None] | None = None
+    concurrency: int | None = None
     host: HostOperator | None = None
     policy: HostPolicy | None = None
-    concurrency: int | None = None
+
+
+class Draft(NamedTuple):
+    """A task whose values still have names: see ``plan.Task``."""
+
+    form: TaskForm
+    node_ids: tuple[str, ...]
+    run: Callable[..., Any]
+    sources: Sequence[Source | ConstantSource]
+    outputs: Sequence[Source]
+    unpack: Callable[[Any], Sequence[Any]] | None = None
+    warm: Callable[[], None] | None = None
 
 
 def assemble(
@@ -51,85 +60,91 @@ def assemble(
         results: The values that are wanted, by name.
         inputs: The names of the graph's inputs.
     """
-    drafts, parents = _ordered(drafts, _parents(drafts))
     slots = _Slots(inputs, drafts)
-    tasks = _tasks(drafts, parents, slots)
+    parents = _parents(drafts, slots)
+    if any(found and found[-1] > k for k, found in enumerate(parents)):  # hardly ever
+        drafts = [drafts[k] for k in _topological(parents)]
+        slots = _Slots(inputs, drafts)
+        parents = _parents(drafts, slots)
     return Plan(
         name=name,
-        tasks=tuple(tasks),
+        tasks=tuple(_tasks(drafts, parents, slots)),
         slot_count=slots.count,
-        inputs=tuple(slots.input_names),
+        inputs=tuple(inputs),
         constants=tuple(slots.constants),
         outputs={name: slots.of[source] for name, source in results.items()},
         node_slots=slots.whole_outputs(),
-        reader_counts=tuple(_reader_counts(tasks, slots.count)),
-        roots=tuple(k for k, found in enumerate(parents) if not found),
-        warmups=tuple(d.warm for d, p in zip(drafts, parents, strict=True) if d.warm and p),
+        reader_counts=tuple(slots.reader_counts()),
+        roots=tuple([k for k, found in enumerate(parents) if not found]),
+        warmups=tuple([d.warm for d, p in zip(drafts, parents, strict=True) if d.warm and p]),
     )
 
 
 class _Slots:
-    """Which slot holds which value: the inputs first, then what the tasks write, then constants."""
+    """Which slot holds which value: the inputs first, then what the tasks write, then constants.
+
+    Attributes:
+        of: The slot of each value but the constants.
+        writers: The task that writes each slot; None for inputs and constants.
+        constants: The slots of the constants, and their values.
+        reads: The slots that each task reads.
+        writes: The slots that each task writes.
+        count: How many slots there are.
+    """
 
     def __init__(self, inputs: Sequence[str], drafts: Sequence[Draft]) -> None:
-        self.input_names = list(inputs)
-        names = (None if name == ALL_INPUTS else name for name in inputs)
-        keys: list[Source] = [(None, name) for name in names]
-        keys += [source for draft in drafts for source in draft.outputs]
-        self.of: dict[Any, int] = dict(zip(keys, range(len(keys)), strict=True))
+        keys: list[Source] = [(None, None if name == ALL_INPUTS else name) for name in inputs]
+        self.writers: list[int | None] = [None] * len(keys)
+        self.writes: list[tuple[int, ...]] = []
+        for k, draft in enumerate(drafts):
+            start, outputs = len(keys), draft.outputs
+            keys += outputs
+            self.writers += [k] * len(outputs)
+            self.writes.append((start,) if len(outputs) == 1 else tuple(range(start, len(keys))))
+        self.of = dict(zip(keys, range(len(keys)), strict=True))
         self.constants: list[tuple[int, Any]] = []
         self.count = len(keys)
+        self.reads = [self._read(draft.sources) for draft in drafts]
+        self.writers += [None] * len(self.constants)
 
-    def reads(self, draft: Draft) -> tuple[int, ...]:
-        """The slots that a task reads."""
-        sources = draft.sources
-        if len(sources) == 1:
-            return (self._slot(sources[0]),)
-        return tuple([self._slot(source) for source in sources])
+    def _read(self, sources: Sequence[Source | ConstantSource]) -> tuple[int, ...]:
+        of = self.of
+        return tuple(
+            [self._constant(s) if isinstance(s, ConstantSource) else of[s] for s in sources]
+        )
+
+    def _constant(self, source: ConstantSource) -> int:
+        slot = self.count
+        self.constants.append((slot, source.value))
+        self.count += 1
+        return slot
 
     def whole_outputs(self) -> dict[str, int]:
         """The slots of the whole outputs of nodes, by the id of the node."""
-        return {
-            source[0]: slot
-            for source, slot in self.of.items()
-            if type(source) is tuple and source[1] is None and source[0] is not None
-        }
+        return {n: slot for (n, field), slot in self.of.items() if field is None and n is not None}
 
-    def _slot(self, source: Source | ConstantSource) -> int:
-        slot = self.of.get(source)
-        if slot is None:
-            assert isinstance(source, ConstantSource)
-            slot = self.of[source] = self.count
-            self.constants.append((slot, source.value))
-            self.count += 1
-        return slot
+    def reader_counts(self) -> list[int]:
+        """How many tasks read each slot."""
+        counts = [0] * self.count
+        for reads in self.reads:
+            for slot in reads if len(reads) < 2 else set(reads):
+                counts[slot] += 1
+        return counts
 
 
-def _parents(drafts: Sequence[Draft]) -> list[list[int]]:
+def _parents(drafts: Sequence[Draft], slots: _Slots) -> list[list[int]]:
     """For each task, those whose values it reads, and the side effects that come before its own."""
-    writer = {source: k for k, draft in enumerate(drafts) for source in draft.outputs}
+    writers = slots.writers
     parents: list[list[int]] = []
     previous: int | None = None
-    for k, draft in enumerate(drafts):
-        sources = draft.sources
-        found = [writer[source] for source in sources if source in writer]
-        if draft.side_effects:
+    for k, reads in enumerate(slots.reads):
+        found = [p for slot in reads if (p := writers[slot]) is not None]
+        if drafts[k].form.side_effects:
             if previous is not None:
                 found.append(previous)
             previous = k
         parents.append(found if len(found) < 2 else sorted(set(found)))
     return parents
-
-
-def _ordered(
-    drafts: Sequence[Draft], parents: Sequence[list[int]]
-) -> tuple[Sequence[Draft], Sequence[list[int]]]:
-    """The drafts in a topological order, and the parents of each by their places in it."""
-    if all(not found or found[-1] < k for k, found in enumerate(parents)):
-        return drafts, parents  # the order that is found below, as nearly always
-    order = _topological(parents)
-    place = {old: new for new, old in enumerate(order)}
-    return [drafts[k] for k in order], [sorted([place[p] for p in parents[k]]) for k in order]
 
 
 def _topological(parents: Sequence[Sequence[int]]) -> list[int]:
@@ -160,10 +175,9 @@ def _tasks(drafts: Sequence[Draft], parents: Sequence[list[int]], slots: _Slots)
     """The tasks. They are made by position, which takes half the time of keywords."""
     children = _children(parents)
     priorities = _priorities(drafts, children)
-    tasks, slot_of = [], slots.of
-    for k, draft in enumerate(drafts):
-        kind, node_ids, operator, run, _, outputs, unpack, executor, fan, timeout, *_ = draft
-        single = len(outputs) == 1
+    tasks = []
+    for k, (form, node_ids, run, _, _, unpack, _) in enumerate(drafts):
+        kind, operator, executor, fan, timeout_seconds, _, concurrency, host, policy = form
         tasks.append(
             Task(
                 k,
@@ -171,18 +185,18 @@ def _tasks(drafts: Sequence[Draft], parents: Sequence[list[int]], slots: _Slots)
                 node_ids,
                 operator,
                 run,
-                slots.reads(draft),
-                (slot_of[outputs[0]],) if single else tuple([slot_of[s] for s in outputs]),
+                slots.reads[k],
+                slots.writes[k],
                 unpack,
                 tuple(children[k]),
                 len(parents[k]),
                 priorities[k],
                 executor,
                 fan,
-                timeout,
-                draft.concurrency,
-                draft.host,
-                draft.policy,
+                timeout_seconds,
+                concurrency,
+                host,
+                policy,
             )
         )
     return tasks
@@ -190,25 +204,15 @@ def _tasks(drafts: Sequence[Draft], parents: Sequence[list[int]], slots: _Slots)
 
 def _priorities(drafts: Sequence[Draft], children: Sequence[list[int]]) -> list[float]:
     """The length of the longest path from each task to a result, in calls."""
-    lengths = {
-        TaskKind.CALL: _CALL_LENGTH,
-        TaskKind.REGION: _REGION_LENGTH,
-        TaskKind.GLUE: _GLUE_LENGTH,
-    }
+    call, region = TaskKind.CALL, TaskKind.REGION
     found = [0.0] * len(drafts)
     for k in range(len(drafts) - 1, -1, -1):
-        length = lengths[drafts[k].kind]
+        kind = drafts[k].form.kind
+        length = (
+            _CALL_LENGTH if kind is call else _REGION_LENGTH if kind is region else _GLUE_LENGTH
+        )
         below = children[k]
         if below:
             length += found[below[0]] if len(below) == 1 else max([found[c] for c in below])
         found[k] = length
     return found
-
-
-def _reader_counts(tasks: Sequence[Task], slot_count: int) -> list[int]:
-    counts = [0] * slot_count
-    for task in tasks:
-        reads = task.reads
-        for slot in reads if len(reads) < 2 else set(reads):
-            counts[slot] += 1
-    return counts

@@ -10,23 +10,29 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember_xcs._core.collector import uncollected
 from ember_xcs._core.jax_state import JaxSettings, jax_settings
 from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._core.plumbing import Pack, Pick
 from ember_xcs._core.policy import HostPolicy
-from ember_xcs._graph import XCSGraph, pick_field
+from ember_xcs._graph import (
+    NodeBindings,
+    OutputBinding,
+    SpreadBinding,
+    XCSGraph,
+    XCSNode,
+    pick_field,
+)
 from ember_xcs._graph.fusion import fusion_groups
-from ember_xcs._lower.assemble import Draft, assemble
+from ember_xcs._lower.assemble import Draft, TaskForm, assemble
 from ember_xcs._lower.fans import fan_of
 from ember_xcs._lower.node_calls import (
     ConstantSource,
     NodeCall,
     PlainCall,
     Source,
-    node_call,
     plain_call,
     staged_sources,
 )
@@ -40,8 +46,6 @@ if TYPE_CHECKING:
     from ember_xcs._core.options import ExecutionOptions
 
 __all__ = ["lower"]
-
-_GLUE: Final = TaskKind.GLUE
 
 
 class _Plans:
@@ -83,7 +87,7 @@ def _lowered(graph: XCSGraph, passes: tuple[str, ...]) -> Plan:
     results = {name: (port.node_id, port.field) for name, port in optimized.outputs.items()}
     computed = {node for node, _ in results.values() if node is not None}
     groups = _grouped(optimized, order, computed, "fusion" in passes)
-    drafts = _drafts(optimized, order, groups, set(results.values()))
+    drafts = _drafts(optimized, order, groups, results.values())
     inputs = (*graph.inputs, ALL_INPUTS) if graph.takes_any_input else tuple(graph.inputs)
     return assemble(graph.name, drafts, results, inputs)
 
@@ -140,139 +144,158 @@ def _fusable(
 
 
 def _drafts(
-    graph: XCSGraph, order: Sequence[str], groups: dict[str, int], results: set[Source]
+    graph: XCSGraph, order: Sequence[str], groups: dict[str, int], results: Iterable[Source]
 ) -> list[Draft]:
     """One draft of a task for each region and each other node, in the order of the nodes."""
     node_of, bindings = graph.nodes, graph.all_bindings()
-    calls = {n: NodeCall(node_of[n].operator, bindings[n]) for n in order}
-    wanted = _wanted_outside(calls, groups, results)
-    nodes = _NodeDrafts(calls, groups)
+    wanted = _Wanted(bindings, groups, results)
+    nodes = _NodeDrafts(wanted, {*groups, *_glue(graph)})
     if not groups:
-        return [nodes.draft(n, calls[n], wanted.get(n)) for n in order]
+        return [nodes.draft(node_of[n], bindings[n]) for n in order]
     members: dict[Any, list[str]] = {}
     for node_id in order:
         members.setdefault(groups.get(node_id, node_id), []).append(node_id)
     return [
-        _region_draft(node_ids, calls, wanted)
+        _region_draft([_step(node_of[n], bindings[n]) for n in node_ids], wanted)
         if isinstance(key, int)
-        else nodes.draft(key, calls[key], wanted.get(key))
+        else nodes.draft(node_of[key], bindings[key])
         for key, node_ids in members.items()
     ]
 
 
-def _wanted_outside(
-    calls: dict[str, NodeCall], groups: dict[str, int], results: set[Source]
-) -> dict[str, dict[Source, None]]:
-    """For each node, which of its outputs somebody outside its region reads."""
-    wanted: dict[str, dict[Source, None]] = {}
-    for node_id, call in calls.items():
-        for source in call.sources:
-            node = source[0]
-            if node is not None and (node not in groups or groups[node] != groups.get(node_id)):
-                known = wanted.get(node)
-                if known is None:
-                    wanted[node] = {source: None}
-                else:
-                    known[source] = None
-    for source in sorted(results, key=str):
-        if source[0] is not None:
-            wanted.setdefault(source[0], {})[source] = None
-    return wanted
+def _glue(graph: XCSGraph) -> list[str]:
+    """The nodes that are plumbing."""
+    if all(operator.kind != "glue" for operator in graph.operators):
+        return []
+    return [node_id for node_id, node in graph.nodes.items() if node.operator.kind == "glue"]
 
 
-def _region_draft(
-    node_ids: Sequence[str], calls: dict[str, NodeCall], wanted: Mapping[str, Iterable[Source]]
-) -> Draft:
-    outputs = [source for node_id in node_ids for source in wanted.get(node_id, ())]
-    region = Region([RegionStep(n, calls[n]) for n in node_ids], outputs)
-    names = dict.fromkeys(calls[n].operator.name for n in node_ids)
+class _Wanted:
+    """What of the output of each node is read outside its region, or is a result.
+
+    Args:
+        bindings: What feeds each node, by id.
+        groups: The number of the region of each node that is in one.
+        results: The values that are wanted.
+    """
+
+    def __init__(
+        self,
+        bindings: Mapping[str, NodeBindings],
+        groups: Mapping[str, int],
+        results: Iterable[Source],
+    ) -> None:
+        self._whole: set[str] = set()
+        self._fields: dict[str, dict[str, None]] = {}
+        for reader, (_, fields, spreads, _) in bindings.items():
+            region = groups.get(reader)
+            for binding in (*fields.values(), *spreads):
+                if type(binding) is OutputBinding or type(binding) is SpreadBinding:
+                    node = binding.source
+                    if node is not None and (region is None or groups.get(node) != region):
+                        self._add(node, binding.source_field)
+        for result, field in results:
+            if result is not None:
+                self._add(result, field)
+
+    def _add(self, node: str, field: str | None) -> None:
+        if field is None:
+            self._whole.add(node)
+        else:
+            self._fields.setdefault(node, {})[field] = None
+
+    def of(self, node_id: str) -> list[Source]:
+        """Returns the values of a node that are wanted: the whole output first, then fields."""
+        found: list[Source] = [(node_id, None)] if node_id in self._whole else []
+        if node_id in self._fields:
+            found += [(node_id, field) for field in self._fields[node_id]]
+        return found
+
+
+def _step(node: XCSNode, bindings: NodeBindings) -> RegionStep:
+    return RegionStep(node.id, NodeCall(node.operator, bindings))
+
+
+def _region_draft(steps: Sequence[RegionStep], wanted: _Wanted) -> Draft:
+    outputs = [source for step in steps for source in wanted.of(step.node_id)]
+    region = Region(steps, outputs)
+    names = dict.fromkeys(step.call.operator.name for step in steps)
     return Draft(
-        TaskKind.REGION,
-        tuple(node_ids),
-        " + ".join(names),
+        TaskForm(TaskKind.REGION, " + ".join(names)),
+        tuple([step.node_id for step in steps]),
         region,
         region.sources,
-        tuple(outputs),
+        outputs,
         unpack=None if len(outputs) == 1 else tuple,
         warm=region.warm if region.can_warm else None,
     )
 
 
 class _NodeDrafts:
-    """Makes the drafts of nodes; what depends on the operator alone is found once for each."""
+    """Makes the drafts of nodes; what depends on the operator alone is found once for each.
 
-    def __init__(self, calls: Mapping[str, NodeCall], groups: Mapping[str, int]) -> None:
+    Args:
+        wanted: What is read of each node.
+        converted: The nodes whose values may have to be converted for host code.
+    """
+
+    def __init__(self, wanted: _Wanted, converted: set[str]) -> None:
+        self._wanted, self._converted = wanted, converted
         self._fixed: dict[Operator, _Fixed] = {}
-        glue = {n for n, call in calls.items() if self._fixed_of(call.operator).kind is _GLUE}
-        self._converted = {None, *groups, *glue}
 
-    def draft(self, node_id: str, call: NodeCall, wanted: Iterable[Source] | None) -> Draft:
+    def draft(self, node: XCSNode, bindings: NodeBindings) -> Draft:
         """Returns the draft of one node."""
-        operator = call.operator
-        fixed = self._fixed[operator]
-        kind, executor, fan, concurrency = fixed.kind, fixed.executor, None, None
+        node_id, operator = node.id, node.operator
+        form, plain, staged = self._fixed.get(operator) or self._fixed_of(operator)
+        run: Callable[..., Any]
         sources: Sequence[Source | ConstantSource]
-        if isinstance(operator, StagedCall):
-            run, fan = fan_of(operator)
-            concurrency = operator.site.concurrency
-            sources = staged_sources(call.bindings, operator)
-            if fan is not None:  # glue that is batched is many calls
-                kind, executor = TaskKind.CALL, Executor(operator.policy.executor)
+        if staged is not None:
+            run, sources = staged, staged_sources(bindings, operator.signature.names)
+        elif plain and (found := plain.sources(bindings, self._converted)) is not None:
+            run, sources = plain.function, found
         else:
-            run, sources = node_call(call, fixed.plain, self._converted)
-        outputs: tuple[Any, ...] = ((node_id, None),) if wanted is None else tuple(wanted)
-        return Draft(
-            kind,
-            (node_id,),
-            fixed.name,
-            run,
-            tuple(sources),
-            outputs,
-            _unpack(outputs),
-            executor,
-            fan,
-            fixed.timeout_seconds,
-            fixed.side_effects,
-            None,
-            fixed.host,
-            fixed.policy,
-            concurrency,
-        )
+            run = call = NodeCall(operator, bindings)
+            sources = call.sources
+        outputs = self._wanted.of(node_id) or [(node_id, None)]
+        return Draft(form, (node_id,), run, sources, outputs, _unpack(outputs))
 
     def _fixed_of(self, operator: Operator) -> _Fixed:
-        found = self._fixed.get(operator)
-        if found is None:
-            found = self._fixed[operator] = _fixed(operator)
+        found = self._fixed[operator] = _fixed(operator)
         return found
 
 
 class _Fixed(NamedTuple):
-    """What of a draft the operator alone decides."""
+    """What of a draft the operator alone decides.
 
-    kind: TaskKind
-    name: str
-    executor: Executor
-    timeout_seconds: float | None
-    side_effects: bool
+    Attributes:
+        form: The form of the task.
+        plain: How it may be called where its arguments need nothing; None if it may not.
+        staged: What runs a call of a staged operator; None for others.
+    """
+
+    form: TaskForm
     plain: PlainCall | None
-    host: HostOperator | None
-    policy: HostPolicy | None
+    staged: Callable[..., Any] | None
 
 
 def _fixed(operator: Operator) -> _Fixed:
     policy = operator.policy if isinstance(operator, HostOperator) else HostPolicy()
-    is_glue = operator.kind == "glue"
+    staged = operator if isinstance(operator, StagedCall) else None
+    run, fan = (None, None) if staged is None else fan_of(staged)
+    is_glue = operator.kind == "glue" and fan is None  # glue that is batched is many calls
     host = _host_of(operator)
-    return _Fixed(
-        _GLUE if is_glue else TaskKind.CALL,
+    form = TaskForm(
+        TaskKind.GLUE if is_glue else TaskKind.CALL,
         operator.name,
         Executor.INLINE if is_glue else Executor(policy.executor),
+        fan,
         policy.timeout_seconds,
         policy.side_effects,
-        plain_call(operator),
+        None if staged is None else staged.site.concurrency,
         host,
         None if host is None else host.policy,
     )
+    return _Fixed(form, plain_call(operator) if staged is None else None, run)
 
 
 def _host_of(operator: Operator) -> HostOperator | None:

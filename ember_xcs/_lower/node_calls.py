@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ember_xcs._core.functions import HostFunction
 from ember_xcs._core.operator import HostOperator, Operator
@@ -12,15 +12,11 @@ from ember_xcs._graph import MISSING, NodeBindings
 from ember_xcs._graph.bindings import ConstantBinding, InputBinding, OutputBinding
 from ember_xcs._passes.arguments import call_arguments
 
-if TYPE_CHECKING:
-    from ember_xcs._trace.nodes import StagedCall
-
 __all__ = [
     "ConstantSource",
     "NodeCall",
     "PlainCall",
     "Source",
-    "node_call",
     "plain_call",
     "staged_sources",
 ]
@@ -47,29 +43,23 @@ class NodeCall:
         sources: Where each value comes from.
         fields: The input field that each of the first values feeds; the rest are spreads.
         constants: Fields with known values.
-        may_be_missing: Whether a run may leave a field to the operator's default.
     """
 
-    __slots__ = ("bindings", "constants", "fields", "may_be_missing", "operator", "sources")
+    __slots__ = ("bindings", "constants", "fields", "operator", "sources")
 
     def __init__(self, operator: Operator, bindings: NodeBindings) -> None:
         self.operator, self.bindings = operator, bindings
         self.constants: dict[str, Any] = {}
         self.fields: list[str] = []
         self.sources: list[Source] = []
-        self.may_be_missing = False
         for field, binding in bindings.fields.items():
-            if type(binding) is OutputBinding:
-                self.fields.append(field)
-                self.sources.append((binding.source, binding.source_field))
-            elif type(binding) is InputBinding:
-                self.fields.append(field)
-                self.sources.append((None, binding.name))
-                self.may_be_missing |= not binding.required
-            elif type(binding) is ConstantBinding:
+            if isinstance(binding, ConstantBinding):
                 self.constants[field] = binding.value
+            else:
+                self.fields.append(field)
+                self.sources.append(_source(binding))
         if bindings.spreads:
-            self.sources.extend((s.source, s.source_field) for s in bindings.spreads)
+            self.sources.extend([(s.source, s.source_field) for s in bindings.spreads])
 
     def arguments(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Returns the positional and keyword arguments for these values."""
@@ -86,47 +76,11 @@ class NodeCall:
             return self.operator.start(args, kwargs)
         return self.operator.run(args, kwargs)
 
-    def in_order(self, parameters: Sequence[str]) -> list[Source] | None:
-        """The sources in the order of the parameters, if a plain positional call will do."""
-        if self.constants or self.bindings.spreads:
-            return None
-        wanted = [*parameters[: len(self.fields)]]
-        if wanted == self.fields:
-            return self.sources
-        if set(wanted) != set(self.fields):
-            return None
-        by_field = dict(zip(self.fields, self.sources, strict=True))
-        return [by_field[field] for field in wanted]
-
 
 def _source(binding: InputBinding | OutputBinding) -> Source:
     if isinstance(binding, InputBinding):
         return None, binding.name
     return binding.source, binding.source_field
-
-
-def node_call(
-    call: NodeCall, plain: PlainCall | None, converted: Container[str | None]
-) -> tuple[Callable[..., Any], list[Source]]:
-    """Returns what to call for a node, and where its arguments come from, in order.
-
-    Where nothing has to be converted or named, that is the user's own function.
-
-    Args:
-        call: How the operator of the node is called, in full.
-        plain: How it may be called where its arguments need nothing; None if it may not.
-        converted: The nodes whose values may have to be converted for host code; None among them
-            stands for the inputs of the graph.
-    """
-    if plain is None or call.may_be_missing:
-        return call, call.sources
-    sources = call.in_order(plain.parameters)
-    if sources is None:
-        return call, call.sources
-    for node, _ in sources:
-        if node in converted:
-            return call, call.sources
-    return plain.function, sources
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,6 +94,31 @@ class PlainCall:
 
     parameters: tuple[str, ...]
     function: Callable[..., Any]
+
+    def sources(self, bindings: NodeBindings, converted: Container[str]) -> list[Source] | None:
+        """Returns where the arguments come from, in order; None where calling a node takes more.
+
+        It does where an argument has to be named, is known before the run, may be left out, or
+        may have to be converted for host code.
+
+        Args:
+            bindings: What feeds the node.
+            converted: The nodes whose values may have to be converted.
+        """
+        fields = bindings.fields
+        parameters = self.parameters[: len(fields)]
+        if bindings.spreads or len(parameters) < len(fields):
+            return None
+        sources: list[Source] = []
+        for parameter in parameters:
+            binding = fields.get(parameter)
+            if type(binding) is not OutputBinding:
+                return None
+            _, node, field = binding
+            if node in converted:
+                return None
+            sources.append((node, field))
+        return sources
 
 
 def plain_call(operator: Operator) -> PlainCall | None:
@@ -170,9 +149,14 @@ def _checked(function: Callable[..., Any], number: type, operator: HostOperator)
     return checked
 
 
-def staged_sources(bindings: NodeBindings, operator: StagedCall) -> list[Source | ConstantSource]:
-    """Returns where each operand of a staged call comes from."""
-    found = [bindings.fields[name] for name in operator.signature.names]
+def staged_sources(bindings: NodeBindings, names: Sequence[str]) -> list[Source | ConstantSource]:
+    """Returns where each operand of a staged call comes from.
+
+    Args:
+        bindings: What feeds the node.
+        names: The fields of the operands, in order.
+    """
+    found = [bindings.fields[name] for name in names]
     return [
         ConstantSource(b.value) if isinstance(b, ConstantBinding) else _source(b) for b in found
     ]

@@ -38,6 +38,8 @@ def open_composites(graph: XCSGraph) -> XCSGraph:
     The node ``parallel`` becomes nodes such as ``parallel/search``, and a node ``parallel`` that
     puts their results together.
     """
+    if all(operator.kind != "composite" for operator in graph.operators):
+        return graph
     opened: dict[str, RecordedFunction] = {}
     notes: dict[str, dict[str, str]] = {}
     for node_id, node in graph.nodes.items():

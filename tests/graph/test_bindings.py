@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import pydantic
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ember_xcs._core.operator import HostOperator
 from ember_xcs._graph import (
@@ -95,6 +97,32 @@ def test_a_mapped_edge_is_taken_as_it_is_and_first():
     graph = fan_in(two, text_out)
     graph.connect(graph.add_node(text_out, "s1"), graph["t"].inputs["a"])
     assert received(graph, s0=0, s1=1) == {"a": 1, "b": 0}
+
+
+@given(st.lists(st.sampled_from([None, "a", "b", "c"]), min_size=1, max_size=4))
+def test_mapped_edges_come_first_and_the_others_take_what_is_left(targets):
+    def three(a, b, c=0): ...
+
+    graph = XCSGraph()
+    node = graph.add_node(three, "t")
+    for k, field in enumerate(targets):
+        source = graph.add_node(text_out, f"s{k}")
+        graph.connect(source, node if field is None else node.inputs[field])
+
+    mapped = [(field, f"s{k}") for k, field in enumerate(targets) if field is not None]
+    others = [f"s{k}" for k, field in enumerate(targets) if field is None]
+    left = [field for field in "abc" if field not in dict(mapped)]
+    expected = dict(mapped) | dict(zip(left, others, strict=False))
+    if len(dict(mapped)) < len(mapped) or len(others) > len(left):
+        with pytest.raises(FieldConflictError):
+            graph.validate()
+    elif not {"a", "b"} <= expected.keys():
+        with pytest.raises(UnboundInputError):
+            graph.validate()
+    else:
+        found = graph.bindings("t")
+        assert dict(found.fields) == {f: OutputBinding(f, s) for f, s in expected.items()}
+        assert not found.spreads
 
 
 def test_a_field_without_target_goes_to_the_field_of_its_name():

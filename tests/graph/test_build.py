@@ -126,6 +126,15 @@ def test_edges_join_nodes_or_ids_with_mappings():
     assert by_node == by_id == graph.in_edges(b)
 
 
+def test_edges_keep_the_ids_of_their_nodes_and_no_copies():
+    graph = XCSGraph()
+    for node_id in ("a", "b"):
+        graph.add_node(judge, f"node_{node_id}")
+    (edge,) = graph.add_edge("".join(["node", "_a"]), "".join(["node", "_b"]))
+    assert edge.source is graph["node_a"].id
+    assert edge.target is graph["node_b"].id
+
+
 def test_connect_matching_maps_fields_of_one_name():
     graph = XCSGraph()
     a, b = graph.add_node(judge), graph.add_node(report)
@@ -266,6 +275,17 @@ def test_inputs_are_implied_by_nodes_without_edges():
         "doc_why": False,
         "query": True,
     }
+
+
+def test_a_node_that_loses_its_last_edge_implies_inputs_again():
+    graph = XCSGraph()
+    a, b = graph.add_node(judge, "a"), graph.add_node(judge, "b")
+    before = set(graph.inputs)
+    graph.connect(graph.input("given"), a.inputs["answer"])
+    graph.connect(a.outputs["why"], b.inputs["answer"])
+    assert set(graph.inputs) == {"given"}
+    graph.remove_edge(a, b)
+    assert set(graph.inputs) == {"given"} | before
 
 
 def test_an_input_is_required_if_one_of_its_readers_requires_it():

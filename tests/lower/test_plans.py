@@ -138,6 +138,74 @@ def test_a_plain_function_is_called_itself() -> None:
     assert plan_of(graph).tasks[1].run is work
 
 
+def test_a_function_whose_input_may_be_left_out_is_not_called_itself() -> None:
+    def work(x, y=2):
+        return x + y
+
+    graph = xcs.XCSGraph()
+    graph.add_node(work, "a")
+    assert plan_of(graph).tasks[0].run is not work
+    assert xcs.execute_graph(graph, {"x": 1})["a"] == 3
+
+
+def test_a_function_with_a_constant_is_not_called_itself() -> None:
+    def work(x, y):
+        return x - y
+
+    graph = xcs.XCSGraph()
+    graph.add_node(call, "a")
+    graph.connect("a", graph.add_node(work, "b", constants={"x": 5}).inputs["y"])
+    assert plan_of(graph).tasks[1].run is not work
+    assert xcs.execute_graph(graph, {"x": 1})["b"] == 4
+
+
+def test_arguments_of_a_plain_call_are_in_the_order_of_its_parameters() -> None:
+    def minus(x, y):
+        return x - y
+
+    graph = xcs.XCSGraph()
+    for node_id in ("one", "two"):
+        graph.add_node(xcs.host(lambda x: x), node_id)
+        graph.connect(graph.input(node_id), graph[node_id].inputs["x"])
+    node = graph.add_node(minus, "minus")
+    graph.connect("one", node.inputs["y"])
+    graph.connect("two", node.inputs["x"])
+    assert plan_of(graph).tasks[2].run is minus
+    assert xcs.execute_graph(graph, {"one": 1, "two": 20})["minus"] == 19
+
+
+def test_a_value_that_is_read_whole_and_by_fields_has_a_slot_for_each() -> None:
+    graph = xcs.XCSGraph()
+    record = graph.add_node(xcs.host(lambda: {"x": 1, "y": 2}), "record")
+    for name, source in {
+        "x": record.outputs["x"],
+        "again": record.outputs["x"],
+        "y": record.outputs["y"],
+        "whole": record,
+    }.items():
+        graph.connect(source, graph.add_node(call, name).inputs["x"])
+    tasks = {task.node_ids[0]: task for task in plan_of(graph).tasks}
+    assert tasks["x"].reads == tasks["again"].reads
+    assert len(tasks["record"].writes) == 3
+    assert dict(xcs.execute_graph(graph)) == {
+        "x": 1,
+        "again": 1,
+        "y": 2,
+        "whole": {"x": 1, "y": 2},
+    }
+
+
+def test_a_region_gives_what_is_read_outside_of_it_and_no_more() -> None:
+    graph = chain(add, add, add)
+    both = graph.add_node(xcs.host(lambda a, b: (float(a), float(b))), "both")
+    graph.connect("n1", both.inputs["a"])
+    graph.connect("n2", both.inputs["b"])
+    region, last = plan_of(graph).tasks
+    assert region.node_ids == ("n0", "n1", "n2")
+    assert region.writes == last.reads
+    assert xcs.execute_graph(graph, {"x": 1})["both"] == (3.0, 4.0)
+
+
 def test_side_effects_are_in_program_order() -> None:
     log = []
 
