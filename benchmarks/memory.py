@@ -1,11 +1,17 @@
 """The memory of a chain of 100 arrays of 10 MB: what is read by nobody any more is freed.
 
 Live arrays are counted where each is made, through weak references; the peak of the process is
-measured as well, in a process of its own for each way to run the chain.
+measured as well, in a process of its own for each way to run the chain. There malloc gives large
+blocks back to the system at once: what it would keep of freed ones for later is not ours.
+
+The last chain is many short ones, one after the other: an array that host code has loaded is
+reduced by a slow program. What programs that have not run yet read is in memory, too.
 """
 
 from __future__ import annotations
 
+import os
+import statistics
 import subprocess
 import sys
 import threading
@@ -24,6 +30,9 @@ from benchmarks.harness import Row
 LENGTH, MEGABYTES = 100, 10
 BAR = 3.5
 ELEMENTS = MEGABYTES * 1_000_000 // 4
+REDUCTIONS, REDUCTIONS_BAR = 20, 6
+RUNS = 3
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}  # of glibc; others do not read it
 
 
 class Living:
@@ -69,6 +78,25 @@ def jax_chain(living: Living) -> tuple[xcs.XCSGraph, dict[str, Any]]:
         return x + 1
 
     return chain(first, follow), {"passes": ()}
+
+
+def reductions() -> xcs.XCSGraph:
+    """Arrays of host code, each of which a slow program makes a number."""
+
+    @xcs.host
+    def load() -> np.ndarray:
+        return np.zeros(ELEMENTS, np.float32)
+
+    @xcs.pure
+    def reduced(x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, 5, lambda _, total: total + jnp.sin(x + total).sum(), 0.0)
+
+    graph = xcs.XCSGraph("reductions")
+    for k in range(REDUCTIONS):
+        graph.connect(
+            graph.add_node(load, f"load{k}"), graph.add_node(reduced, f"n{k}").inputs["x"]
+        )
+    return graph
 
 
 def chain(first: Any, follow: Any) -> xcs.XCSGraph:
@@ -124,7 +152,10 @@ class Watch:
 
 
 def peak(kind: str, scheduler: str) -> tuple[float, float]:
-    """Returns the most arrays alive at once (0: not counted), and the peak of the process."""
+    """Returns the most arrays alive at once (0: not counted), and the peak of the process.
+
+    The peak is the median of several runs: what is freed when depends on other processes, too.
+    """
     living = Living()
     graph, options = (host_chain if kind == "host" else jax_chain)(living)
 
@@ -136,17 +167,40 @@ def peak(kind: str, scheduler: str) -> tuple[float, float]:
 
     if kind == "jax":
         jax.block_until_ready(run())  # compiles
+    peaks = []
+    for _ in range(RUNS):
+        time.sleep(0.1)
+        with Watch() as watch:
+            last = jax.block_until_ready(run())
+        assert float(last[0]) == LENGTH - 1
+        del last
+        peaks.append(watch.arrays)
+    return living.peak, statistics.median(peaks)
+
+
+def peak_of_reductions(scheduler: str) -> tuple[float, float]:
+    """Returns 0, as nothing is counted, and the peak of the process."""
+    graph = reductions()
+
+    def run() -> None:
+        result = xcs.execute_graph(graph, options={"passes": ()}, scheduler=scheduler)
+        jax.block_until_ready(list(result.values()))
+
+    run()  # compiles
     time.sleep(0.1)
     with Watch() as watch:
-        last = jax.block_until_ready(run())
-    assert float(last[0]) == LENGTH - 1
-    return living.peak, watch.arrays
+        run()
+    return 0, watch.arrays
 
 
-def in_new_process(kind: str, scheduler: str) -> tuple[float, float]:
-    command = f"from benchmarks import memory; print(*memory.peak({kind!r}, {scheduler!r}))"
+def in_new_process(call: str) -> tuple[float, float]:
+    command = f"from benchmarks import memory; print(*memory.{call})"
     ran = subprocess.run(
-        [sys.executable, "-c", command], capture_output=True, check=True, text=True
+        [sys.executable, "-c", command],
+        capture_output=True,
+        check=True,
+        text=True,
+        env=os.environ | MALLOC,
     )
     alive, arrays = map(float, ran.stdout.split())
     return alive, arrays
@@ -159,8 +213,11 @@ def rows(quick: bool = False) -> Iterator[Row]:
         ("jax", ("sequential", "parallel", "by hand")),
     ):
         for scheduler in schedulers:
-            alive, arrays = in_new_process(kind, scheduler)
+            alive, arrays = in_new_process(f"peak({kind!r}, {scheduler!r})")
             what = f"chain of {LENGTH} arrays of {MEGABYTES} MB, {kind} operators, {scheduler}"
             detail = f"alive at once: {alive:.0f}" if alive else ""
             bar = None if scheduler == "by hand" else BAR
             yield Row(f"{what}: peak", arrays, bar, unit="arrays", detail=detail)
+    _, arrays = in_new_process("peak_of_reductions('sequential')")
+    what = f"{REDUCTIONS} loaded arrays of {MEGABYTES} MB, each reduced, sequential"
+    yield Row(f"{what}: peak", arrays, REDUCTIONS_BAR, unit="arrays")

@@ -99,6 +99,7 @@ with _uncollected():  # a collection now would look at all of JAX's objects, and
     from ember_xcs._runtime.journal import Journal
     from ember_xcs._runtime.noop import NoOpScheduler
     from ember_xcs._runtime.parallel import ParallelScheduler
+    from ember_xcs._runtime.progress import Progress
     from ember_xcs._runtime.registry import create_scheduler, register_scheduler
     from ember_xcs._runtime.result_cache import ResultCache
     from ember_xcs._runtime.result import ExecutionResult
@@ -213,6 +214,7 @@ __all__ = [
     "PartitionSpec",
     "Plan",
     "pmap",
+    "Progress",
     "pure",
     "RateLimited",
     "record_usage",

@@ -25,7 +25,7 @@ PACKAGE = "ember_xcs"
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 LOADED_WHEN_USED = ["dask", "distributed", "equinox", "flax", "networkx", "optax", "pydantic"]
-LOADED_WHEN_USED += ["ember_xcs._graph.drawing.svg", "ember_xcs._core.execution_options"]
+LOADED_WHEN_USED += ["ember_xcs._graph.drawing.svg", "ember_xcs._core.execution_options", "sqlite3"]
 MAY_IMPORT_THE_FACADE = {"__main__.py"}
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -49,15 +49,17 @@ class Budget:
                     f"Budget: {field.name}={value!r} is to be {what} of at least 0, or None."
                 )
 
-    def exceeded_by(self, calls: int, usage: Usage) -> str | None:
-        """Returns which bound another call would break; None if it may be made.
+    def exceeded_by(self, calls: int, usage: Usage, further: int = 1) -> str | None:
+        """Returns which bound further calls would break; None if they may be made.
 
         Args:
             calls: How many calls were made.
             usage: What they reported.
+            further: How many are to be made, all or none.
         """
-        if self.calls is not None and calls + 1 > self.calls:
-            return f"{calls} calls were made, and it allows {self.calls}"
+        if self.calls is not None and calls + further > self.calls:
+            together = f", {further} are ready together" if further > 1 else ""
+            return f"{calls} calls were made{together}, and it allows {self.calls}"
         if self.tokens is not None and usage.tokens >= self.tokens:
             return f"{usage.tokens} tokens were used, and it allows {self.tokens}"
         if self.cost is not None and usage.cost is not None and usage.cost >= self.cost:

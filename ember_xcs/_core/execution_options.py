@@ -1,11 +1,12 @@
 """The options of a run, as a pydantic model.
 
-It has a module of its own, which is loaded by the first run or block and not by the import of the
-library: pydantic takes longer to load than all of the library itself.
+It has a module of its own, which is loaded when options are given or asked for, and neither by the
+import of the library nor by a run with none: pydantic takes longer to load than all of the library.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -42,8 +43,9 @@ class ExecutionOptions(BaseModel):
         timeout_seconds: How long a run may take, in seconds; None for no limit.
         on_error: ``"raise"`` ends the run at the first error; ``"continue"`` runs all that does
             not depend on what failed.
-        return_partial_results: Whether a run that passes its deadline returns what it has
-            instead of raising ``ExecutionTimeout``.
+        return_partial_results: Whether a run that passes its deadline, or has spent its budget,
+            returns what it has instead of raising an error. Of a batch that is not finished that
+            is a list, with an exception in the place of each call that has not ended.
         passes: The names of the passes to apply to a graph; None for the usual ones.
         retry: How failed host calls are tried again, where their operators do not say.
         limits: What resources allow, by name: a dict of ``Limit``. A resource has one line of calls
@@ -52,6 +54,12 @@ class ExecutionOptions(BaseModel):
         cache: A ``ResultCache`` for the results of deterministic operators.
         journal: The file in which the run is recorded as it goes, or a ``Journal``: a run that was
             killed goes on where it was when it is run again.
+        max_batch_size: The most calls that go to a batch end point together; where an operator
+            says, too, the less of both.
+        batch_window_seconds: How long a call that is ready waits for others to go to its batch end
+            point with, at most, in seconds, where the operator does not say.
+        progress: True for a line on stderr that tells how far the run is, or a function that is
+            told so with an ``xcs.Progress``: ten times a second at most, and once at the end.
         collect_metrics: Whether each call is measured.
         trace_execution: Whether each call is recorded in the timeline.
 
@@ -73,6 +81,9 @@ class ExecutionOptions(BaseModel):
     budget: InstanceOf[Budget] | None = None
     cache: Any = None
     journal: Any = None
+    max_batch_size: int | None = Field(default=None, ge=1)
+    batch_window_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    progress: Any = None
     collect_metrics: bool = False
     trace_execution: bool = False
 
@@ -121,6 +132,16 @@ class ExecutionOptions(BaseModel):
         if journal is not None and not is_path and not hasattr(journal, "record"):
             raise ValueError("journal is to be the path of a file, an xcs.Journal, or None")
         return journal
+
+    @field_validator("progress")
+    @classmethod
+    def _is_told(cls, progress: object) -> object:
+        is_function = callable(progress) and not inspect.iscoroutinefunction(progress)
+        if progress is not None and not isinstance(progress, bool) and not is_function:
+            raise ValueError(
+                "progress is to be True, False, None, or a plain function of one xcs.Progress"
+            )
+        return progress
 
     @field_validator("passes", mode="before")
     @classmethod

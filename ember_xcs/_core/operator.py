@@ -27,6 +27,7 @@ from ember_xcs._core.outputs import OutputType, output_type
 from ember_xcs._core.policy import HostPolicy
 from ember_xcs._core.retry import Retry
 from ember_xcs._core.signature import Field, Signature, callable_signature
+from ember_xcs.errors import OptionsError
 
 __all__ = ["HostOperator", "Kind", "Operator", "sub_operators"]
 
@@ -206,9 +207,12 @@ class HostOperator(Operator):
 
     Override ``forward`` (``def`` or ``async def``), and ``forward_batch`` where several calls
     can be answered at once: it takes the same parameters, each a list with one entry for each
-    call, and returns a list of results. Policies are class attributes: ``policy =
-    HostPolicy(...)``, or single ones, as in ``deterministic = True``. ``out`` says what is returned
-    where the annotation does not; a field or property of that name holds for each instance.
+    call, and returns a list of results; an exception among them is the failure of that call. Calls
+    that are ready at the same time go there together, from wherever in a graph they are; with a
+    ``batch_window_seconds`` a call that is ready waits for others, so long at most. Policies are
+    class attributes: ``policy = HostPolicy(...)``, or single ones, as in ``deterministic = True``.
+    ``out`` says what is returned where the annotation does not; a field or property of that name
+    holds for each instance.
 
     Example:
         >>> class Shout(HostOperator):
@@ -226,6 +230,7 @@ class HostOperator(Operator):
     side_effects: ClassVar[bool] = False
     timeout: ClassVar[float | None] = None
     max_batch_size: ClassVar[int | None] = None
+    batch_window_seconds: ClassVar[float | None] = None
     resource: ClassVar[str | None] = None
     retry: ClassVar[Retry | None] = None
     out: ClassVar[Any] = None
@@ -280,12 +285,19 @@ class HostOperator(Operator):
     def policy(self) -> HostPolicy:
         """How its calls are to be run."""
         default = "async" if self.is_async else "thread"
+        if self.batch_window_seconds and not self.has_batch:
+            raise OptionsError(
+                f"{type(self).__name__} has batch_window_seconds={self.batch_window_seconds!r}, "
+                "and no forward_batch for which calls could wait for one another. Add one, or "
+                "leave batch_window_seconds out."
+            )
         return HostPolicy(
             executor=self.executor or default,
             deterministic=self.deterministic,
             side_effects=self.side_effects,
             timeout_seconds=self.timeout,
             max_batch_size=self.max_batch_size,
+            batch_window_seconds=self.batch_window_seconds,
             resource=self.resource,
             retry=self.retry,
             vjp=type(self).vjp,

@@ -3,6 +3,9 @@
 Options are looked up in this order: the argument of the call, the innermost
 ``execution_options`` block, the outer blocks, ``set_execution_options``, the defaults.
 Blocks live in a context variable, so each thread and each asyncio task has its own.
+
+The record of options is a pydantic model, and pydantic takes longer to load than many a run lasts.
+So runs to which nobody has given any option have ``DEFAULTS`` instead, which reads the same.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import functools
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ember_xcs.errors import OptionsError
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from ember_xcs._core.execution_options import ExecutionOptions
 
 __all__ = [
+    "DEFAULTS",
     "ExecutionOptions",
     "execution_options",
     "execution_options_of",
@@ -52,6 +56,56 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+class _Defaults:
+    """What runs read of the options where none were given: those of ``ExecutionOptions()``.
+
+    A new option of the record has its default here, too; a test compares them.
+    """
+
+    __slots__ = ()
+
+    model_fields_set: frozenset[str] = frozenset()
+    scheduler = "auto"
+    max_workers = None
+    timeout_seconds = None
+    on_error = "raise"
+    return_partial_results = False
+    passes = None
+    retry = None
+    limits = None
+    budget = None
+    cache = None
+    journal = None
+    max_batch_size = None
+    batch_window_seconds = None
+    progress = None
+    collect_metrics = False
+    trace_execution = False
+
+    def over(self, others: ExecutionOptions) -> ExecutionOptions:
+        """Returns the others, as no option was given here."""
+        return others
+
+    def replace(self, **options: Any) -> ExecutionOptions:
+        """Returns a record of these options.
+
+        Args:
+            **options: Options by name.
+
+        Raises:
+            OptionsError: If an option is unknown or has a value that it cannot have.
+        """
+        return _model()(**options)
+
+    def __repr__(self) -> str:
+        """Returns what the record of them would be written as."""
+        return "ExecutionOptions()"
+
+
+DEFAULTS: Final = cast("ExecutionOptions", _Defaults())
+"""The options where none were given. It has what runs read, and is no instance of the model."""
+
+
 class _Layer:
     """An ``execution_options`` block: all overrides in force, and what they come to."""
 
@@ -72,8 +126,8 @@ class _Layer:
 
 def get_execution_options() -> ExecutionOptions:
     """Returns the options in force here."""
-    layer = _layer.get()
-    return _process.base if layer is None else layer.current()
+    options = resolve_options()
+    return _default_record() if options is DEFAULTS else options
 
 
 def set_execution_options(options: ExecutionOptions | None = None, /, **changes: Any) -> None:
@@ -91,7 +145,7 @@ def set_execution_options(options: ExecutionOptions | None = None, /, **changes:
 
 def reset_execution_options() -> None:
     """Returns the options of the whole process to the defaults; blocks stay in force."""
-    _process.base = _model()()
+    _process.base = DEFAULTS
 
 
 @contextlib.contextmanager
@@ -137,7 +191,7 @@ def resolve_options(
     """
     layer = _layer.get()
     current = _process.base if layer is None else layer.current()
-    if argument is None:
+    if argument is None or argument is DEFAULTS:
         return current
     if not isinstance(argument, _model()):
         return current.replace(**given_options(argument))
@@ -167,7 +221,7 @@ def given_options(options: ExecutionOptions | Mapping[str, Any] | None) -> dict[
     Raises:
         OptionsError: They are neither a record of options nor a mapping.
     """
-    if options is None:
+    if options is None or options is DEFAULTS:
         return {}
     if isinstance(options, Mapping):
         return dict(options)
@@ -179,13 +233,15 @@ def given_options(options: ExecutionOptions | Mapping[str, Any] | None) -> dict[
     )
 
 
-class _Process:
-    """The options of the process."""
+@functools.cache
+def _default_record() -> ExecutionOptions:
+    return _model()()
 
-    @functools.cached_property
-    def base(self) -> ExecutionOptions:
-        """The options below every block."""
-        return _model()()
+
+class _Process:
+    """The options of the process: those below every block."""
+
+    base: ExecutionOptions = DEFAULTS
 
 
 _process = _Process()

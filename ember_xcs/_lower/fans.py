@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from ember_xcs._core.arguments import summary
+from ember_xcs._core.calls import is_coroutine_callable
 from ember_xcs._lower.lane_fans import in_step
 from ember_xcs.errors import OperatorOutputError
 
@@ -13,7 +16,16 @@ if TYPE_CHECKING:
     from ember_xcs._core.operator import HostOperator
     from ember_xcs._trace.nodes import StagedCall
 
-__all__ = ["BatchFan", "BoundCall", "CallFan", "fan_of", "start_batch", "start_call"]
+__all__ = [
+    "BoundCall",
+    "CallFailure",
+    "CallFan",
+    "arun_rows",
+    "batch_is_async",
+    "fan_of",
+    "run_rows",
+    "start_call",
+]
 
 
 class BoundCall(NamedTuple):
@@ -47,6 +59,11 @@ class CallFan:
     def __init__(self, call: StagedCall) -> None:
         self.call = call
 
+    @property
+    def goes_together(self) -> bool:
+        """Whether there is a batch end point for the calls, and one operator for all."""
+        return self.call.uses_batch
+
     def split(self, values: tuple[Any, ...]) -> Sequence[tuple[Any, ...]]:
         """Returns the calls."""
         _, operands = self.call.split(values)
@@ -58,62 +75,124 @@ class CallFan:
             return self.call.results(results[0])
         return self.call.join_values(self.call.indices(values), results)
 
+    def partial(self, values: tuple[Any, ...], results: Sequence[Any]) -> Any:
+        """Returns the results of the calls as nested lists; None where no call is made."""
+        if not self.call.batch:
+            return results[0]
+        whole = np.empty(self.call.batch, object)
+        for index, result in zip(self.call.indices(values), results, strict=True):
+            whole[index] = result
+        return whole.tolist()
+
     def describe(self, values: tuple[Any, ...], index: int) -> str:
         """Returns ``"element 3"`` or ``"element (1, 2)"``."""
         return _described(self.call, values, index)
 
 
-class BatchFan:
-    """The elements of a batch as calls of the operator's batch end point."""
+class CallFailure(Exception):
+    """Stands for a call of a batch that failed, among the results of the others.
 
-    __slots__ = ("call", "size")
-    keeps_errors: bool = False
+    Attributes:
+        error: What it failed with.
+    """
 
-    def __init__(self, call: StagedCall, size: int | None) -> None:
-        self.call, self.size = call, size
-
-    def split(self, values: tuple[Any, ...]) -> Sequence[tuple[Any, ...]]:
-        """Returns, for each call of the batch end point, the calls that it answers."""
-        _, operands = self.call.split(values)
-        rows = [BoundCall(*self.call.arguments(row)) for row in operands]
-        size = self.size or max(len(rows), 1)
-        return [(rows[k : k + size],) for k in range(0, len(rows), size)]
-
-    def join(self, values: tuple[Any, ...], results: Sequence[Any]) -> Any:
-        """Returns the batched results."""
-        rows = [row for chunk in results for row in chunk]
-        return self.call.join_values(self.call.indices(values), rows)
-
-    def describe(self, values: tuple[Any, ...], index: int) -> str:
-        """Returns ``"elements 0 to 7"``."""
-        size = self.size or len(self.call.indices(values))
-        return f"elements {index * size} to {index * size + size - 1}"
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
-def start_batch(rows: Sequence[BoundCall]) -> Any:
-    """Returns the results of one call of a batch end point; a coroutine if it is async."""
-    operator = rows[0][0]
-    prepared = [op.prepared(args, kwargs) for op, args, kwargs in rows]
-    columns = [list(column) for column in zip(*(args for args, _ in prepared), strict=True)]
-    named = {key: [kwargs[key] for _, kwargs in prepared] for key in prepared[0][1]}
-    answer = operator.forward_batch(*columns, **named)  # type: ignore[attr-defined]
-    if hasattr(answer, "__await__"):
-        return _finished_later(operator, answer, len(rows))
-    return _finished(operator, answer, len(rows))
+def batch_is_async(operator: HostOperator) -> bool:
+    """Returns whether the batch end point of an operator is awaited."""
+    return is_coroutine_callable(operator.forward_batch)  # type: ignore[attr-defined]
 
 
-async def _finished_later(operator: HostOperator, answer: Any, count: int) -> list[Any]:
-    return _finished(operator, await answer, count)
+def run_rows(rows: Sequence[BoundCall]) -> list[Any]:
+    """Returns the results of calls that go to the batch end point of their operator together.
+
+    A ``CallFailure`` stands for a call whose arguments are refused, whose result is not what the
+    operator declares, or for which the end point returned an exception.
+    """
+    columns = _Columns(rows)
+    for part in columns.parts():
+        columns.take(part, columns.ask(part))
+    return columns.results
 
 
-def _finished(operator: HostOperator, answer: Any, count: int) -> list[Any]:
-    results = list(answer)
-    if len(results) != count:
-        raise OperatorOutputError(
-            f"forward_batch of operator {operator.name!r} was given {count} calls and returned "
-            f"{len(results)} results; it returns one for each call, in order."
-        )
-    return [operator.finished(result) for result in results]
+async def arun_rows(rows: Sequence[BoundCall]) -> list[Any]:
+    """Returns the same where the batch end point is a coroutine function."""
+    columns = _Columns(rows)
+    for part in columns.parts():
+        columns.take(part, await columns.ask(part))
+    return columns.results
+
+
+_Shape: TypeAlias = tuple[int, frozenset[str]]  # how many arguments by position, and which by name
+
+
+class _Columns:
+    """Calls as the lists that a batch end point takes, and the results of the calls."""
+
+    def __init__(self, rows: Sequence[BoundCall]) -> None:
+        self._operator = rows[0].operator
+        self.results: list[Any] = [None] * len(rows)
+        self._prepared: dict[int, tuple[tuple[Any, ...], Mapping[str, Any]]] = {}
+        for k, row in enumerate(rows):
+            try:
+                self._prepared[k] = row.operator.prepared(row.args, row.kwargs)
+            except Exception as error:  # noqa: BLE001  (user code may raise anything)
+                self.results[k] = CallFailure(error)
+        if len({_shape(given) for given in self._prepared.values()}) > 1:
+            self._prepared = {k: self._in_full(*given) for k, given in self._prepared.items()}
+
+    def _in_full(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """The arguments with defaults, so that calls that were written differently are alike."""
+        bound = self._operator.call_parameters.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.args, bound.kwargs
+
+    def parts(self) -> Iterable[list[int]]:
+        """Returns which calls can be asked together: all, unless some have more arguments."""
+        parts: dict[_Shape, list[int]] = {}
+        for k, given in self._prepared.items():
+            parts.setdefault(_shape(given), []).append(k)
+        return parts.values()
+
+    def ask(self, part: Sequence[int]) -> Any:
+        """Returns what the batch end point returns for some of the calls."""
+        given = [self._prepared[k] for k in part]
+        columns = [list(column) for column in zip(*(args for args, _ in given), strict=True)]
+        named = {name: [kwargs[name] for _, kwargs in given] for name in given[0][1]}
+        return self._operator.forward_batch(*columns, **named)  # type: ignore[attr-defined]
+
+    def take(self, part: Sequence[int], answer: Any) -> None:
+        """Takes what the batch end point returned.
+
+        Raises:
+            OperatorOutputError: It is not one result for each call.
+        """
+        found = list(answer)
+        if len(found) != len(part):
+            raise OperatorOutputError(
+                f"forward_batch of operator {self._operator.name!r} was given {len(part)} calls "
+                f"and returned {len(found)} results; it returns one for each call, in order."
+            )
+        for k, result in zip(part, found, strict=True):
+            self.results[k] = self._finished(result)
+
+    def _finished(self, result: Any) -> Any:
+        if isinstance(result, Exception):
+            return CallFailure(result)
+        try:
+            return self._operator.finished(result)
+        except OperatorOutputError as error:
+            return CallFailure(error)
+
+
+def _shape(given: tuple[tuple[Any, ...], Mapping[str, Any]]) -> _Shape:
+    args, kwargs = given
+    return len(args), frozenset(kwargs)
 
 
 def _described(call: StagedCall, values: tuple[Any, ...], index: int) -> str:
@@ -127,8 +206,6 @@ def fan_of(call: StagedCall) -> tuple[Callable[..., Any], Any]:
     """Returns what runs one call of the fan, and the fan; no fan where one call is made."""
     if call.site.raw and (found := in_step(call)) is not None:
         return found
-    if call.uses_batch:
-        return start_batch, BatchFan(call, call.policy.max_batch_size)
     if call.batch or call.policy.executor == "process":
         return start_call, CallFan(call)
     return call.forward, None

@@ -52,6 +52,7 @@ class BranchFan:
     """A batched ``cond`` or ``switch``: one call for each branch that a lane is on."""
 
     keeps_errors = False
+    goes_together = False
     __slots__ = ("bodies", "call")
 
     def __init__(self, call: StagedCall, bodies: Sequence[Body]) -> None:
@@ -70,6 +71,10 @@ class BranchFan:
         for (_, mask), found in zip(self._masks(values)[1:], results[1:], strict=True):
             whole = [chosen(mask, new, old) for new, old in zip(found, whole, strict=True)]
         return self.call.results(whole)
+
+    def partial(self, values: tuple[Any, ...], results: Sequence[Any]) -> Any:
+        """Returns the results of the branches that lanes are on, in their order."""
+        return list(results)
 
     def describe(self, values: tuple[Any, ...], index: int) -> str:
         """Returns ``"branch 1"``."""

@@ -49,6 +49,11 @@ class Fan(Protocol):
         """Whether the exception of a call that fails, or is ended, is its result."""
         return False
 
+    @property
+    def goes_together(self) -> bool:
+        """Whether its calls may go to the batch end point of their operator together."""
+        return False
+
     def split(self, values: tuple[Any, ...]) -> Sequence[tuple[Any, ...]]:
         """Returns, for each call, the arguments of ``run``."""
         ...
@@ -56,6 +61,10 @@ class Fan(Protocol):
     def join(self, values: tuple[Any, ...], results: Sequence[Any]) -> Any:
         """Returns the task's value from the results of its calls, in their order."""
         ...
+
+    def partial(self, values: tuple[Any, ...], results: Sequence[Any]) -> Any:
+        """Returns the results of its calls as they are, where some of them are exceptions."""
+        return list(results)
 
     def describe(self, values: tuple[Any, ...], index: int) -> str:
         """Returns what call number ``index`` is called in errors: ``"element 3"``."""

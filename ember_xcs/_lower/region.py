@@ -15,6 +15,7 @@ from ember_xcs._core.arguments import summary
 from ember_xcs._graph import pick_field
 from ember_xcs._lower.boundary import all_arrays, are_constants, from_static, to_static
 from ember_xcs._lower.constants import Compiled
+from ember_xcs._lower.in_flight import has_large_arrays, keep_up
 from ember_xcs._trace.host_values import HandleTable, from_bits, to_bits
 from ember_xcs.errors import NodeExecutionError
 
@@ -75,7 +76,7 @@ class Region:
         )
         self._jitted = Compiled(self._computed)
         self._compiling = threading.Lock()
-        self._is_compiled = False
+        self._is_compiled = self._is_large = False
         self._takes_statics = self._returns_statics = False
         self._structures: set[Any] = set()
         self.python_calls = 0
@@ -83,10 +84,13 @@ class Region:
     def __call__(self, *values: Any) -> Any:
         """Returns the value of the only output, or a tuple of them."""
         if self._is_compiled:
-            return self._called(values)
-        with self._compiling:  # one compiles, the others wait for it
             results = self._called(values)
-        self._is_compiled = True
+        else:
+            with self._compiling:  # one compiles, the others wait for it
+                results = self._called(values)
+            self._is_compiled = True
+        if self._is_large:
+            keep_up(results)
         return results
 
     def _called(self, values: tuple[Any, ...]) -> Any:
@@ -130,6 +134,7 @@ class Region:
     def _computed(self, *values: Any) -> Any:
         """What is compiled."""
         results = self.compute(from_static(values))
+        self._is_large = self._is_large or has_large_arrays((values, results))
         if not all_arrays(results):
             self._returns_statics = True
             results = list(map(to_static, results))

@@ -8,15 +8,16 @@ and so do pool threads, which come and go:
   worker, unless one is on its way already. Calls that block thus spread over as many threads
   as there are calls, each waking the next, while calls that return at once are drained by one
   thread, since no other gets hold of the interpreter before they are done.
+- Calls for batch end points gather on the way: see the module of the batches.
 - Coroutines are handed to the I/O loop by whoever finds them, all that are ready in one go.
   When one ends, the I/O loop itself starts what follows, if that is a coroutine or glue.
 
 ============  ================================================================================
-never changes ``run``, ``limit`` (but for adaptive ones), ``follow``, ``total``
+never changes ``run``, ``follow``, ``total``
 queue         a heap of the ranks that are ready; a fan is in it while calls of it may begin
-parked        a heap of ranks that are ready but have to wait for a call in flight to end
+room          how many host calls may begin, and which have to wait for one to end
+batches       calls that gather for batch end points; None where there are none
 fans          the open fans, by rank
-in_flight     how many host calls have begun and not ended; only counted where it is bounded
 done          how many tasks have ended; workers add what they did when they come for more
 waking        whether a worker has been called and has not come yet
 waiting       whether the thread that asked is waiting for ``signal``
@@ -30,29 +31,34 @@ the module of the plain calls.
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ember_xcs._core.jax_state import call_under
-from ember_xcs._runtime.fan import OpenFan
+from ember_xcs._lower.fans import CallFailure
+from ember_xcs._runtime.batches import Batch, Batches
+from ember_xcs._runtime.fan_opening import open_fan
 from ember_xcs._runtime.launch import Launcher
-from ember_xcs._runtime.layout import FAN, GLUE, INLINE, LAUNCHED, PROCESS, THREAD
+from ember_xcs._runtime.layout import BATCHED, FAN, GLUE, KIND, LAUNCHED, THREAD
 from ember_xcs._runtime.plain import perform_plain
+from ember_xcs._runtime.room import Room
 from ember_xcs._runtime.threads import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ember_xcs._runtime.adaptive import Controller
+    from ember_xcs._runtime.batches import Window
+    from ember_xcs._runtime.fan import OpenFan
+    from ember_xcs._runtime.layout import Step
     from ember_xcs._runtime.run import Run
     from ember_xcs.errors import NodeExecutionError
 
 __all__ = ["SLICE_SECONDS", "Dispatch"]
 
-Unit: TypeAlias = tuple[int, int | None]  # a rank, and the number of a call for an open fan
+Place: TypeAlias = int | Batch | None  # which call of an open fan, or which calls together
+Unit: TypeAlias = tuple[int, Place]  # a rank, and what of it
 
 _NONE: Final[tuple[int, ...]] = ()
 
@@ -82,26 +88,30 @@ class Dispatch:
     ) -> None:
         run.begin_counting()
         self.run = run
-        self.limit = limit
         self.follow = follow
-        self._controller = controller
-        self._begun: dict[Unit, float] = {}
         self.warms = bool(run.layout.warmups)
-        self.queue = sorted(ranks)
-        self.parked: list[int] = []
-        self.processes_parked: list[int] = []
+        self.queue: list[int] = []
         self.fans: dict[int, OpenFan] = {}
         self.launches: list[Unit] = []
         self.made_ready: list[int] = []
         self.total = len(run.layout.tasks) if follow else len(ranks)
-        self.done = self.in_flight = self._processes = 0
+        self.done = 0
         self.stopped = self.waiting = self.waking = False
-        self._process_limit = os.cpu_count() or 1
         self._counted = limit is not None or run.layout.has_processes
-        self._modes = run.layout.modes
-        self._lock = threading.Lock()
+        self.modes = run.layout.modes
+        self.lock = threading.Lock()
         self._signal = threading.Lock()
         self._signal.acquire()
+        self.room = Room(limit, controller)
+        self.is_free = limit is None and follow and not run.layout.groups
+        self.steps: Sequence[Step | None] = run.steps
+        self.batches: Batches | None = None
+        if not run.layout.groups:
+            self.queue.extend(sorted(ranks))
+            return
+        self.batches = Batches(run, self.queue, self.fans, ranks, follow=follow)
+        self.steps = self.batches.steps(run.steps)
+        self.batches.arrive(ranks)
 
     def execute(self) -> list[int]:
         """Performs the tasks, and returns the ranks that became ready and were not followed.
@@ -132,11 +142,10 @@ class Dispatch:
 
     def stop(self) -> None:
         """Begins nothing more, and lets the caller go."""
-        with self._lock:
+        with self.lock:
             self.stopped = True
             self.queue.clear()
-            self.parked.clear()
-            self.processes_parked.clear()
+            self.room.clear()
             self._release_caller()
 
     # Working
@@ -157,7 +166,7 @@ class Dispatch:
 
     def _perform_from(self, unit: Unit | None, seat: list[Any], *, light: bool) -> None:
         """Performs a unit and what follows; ``seat`` says what is being performed."""
-        steps = self.run.steps
+        steps = self.steps
         while unit is not None:
             rank, element = unit
             seat[0] = rank
@@ -175,47 +184,18 @@ class Dispatch:
             except Exception as error:  # noqa: BLE001  (user code may raise anything)
                 unit = self.failed(rank, element, error, light=light)
 
-    def _perform_special(self, rank: int, element: int | None) -> Sequence[int]:
+    def _perform_special(self, rank: int, element: Place) -> Sequence[int]:
         """Performs what is not one plain call; returns what that made ready."""
-        if self._modes[rank] & FAN and element is None:
-            return self._open_fan(rank)
+        if self.modes[rank] & FAN and element is None:
+            return open_fan(self, rank)
         return self.arrived(rank, element, Launcher(self).call(rank, element))
 
     def arguments(self, rank: int, element: int | None) -> tuple[Any, ...]:
         """Returns the arguments of a unit."""
         return self.run.arguments(rank) if element is None else self.fans[rank].calls[element]
 
-    def _open_fan(self, rank: int) -> Sequence[int]:
-        """Splits a fan into its calls and queues them."""
-        run = self.run
-        task = run.layout.tasks[rank]
-        assert task.fan is not None
-        fan = OpenFan(task, task.fan.split(run.arguments(rank)))
-        self.fans[rank] = fan
-        if not fan.calls:
-            return self._join(rank, fan)
-        if self._modes[rank] & ~FAN <= INLINE:
-            self._call_in_turn(rank, fan)
-            return self._join(rank, fan)
-        with self._lock:
-            if not self.stopped:
-                heappush(self.queue, rank)
-        return _NONE
-
-    def _call_in_turn(self, rank: int, fan: OpenFan) -> None:
-        """Makes the calls of a fan on this thread, one after another."""
-        launcher = Launcher(self)
-        for element in range(len(fan.calls)):
-            fan.at = element
-            try:
-                fan.results[element] = launcher.call(rank, element)
-            except Exception as error:
-                if not fan.keeps(element, error):
-                    raise
-                fan.results[element] = error
-        fan.at = None
-
-    def _join(self, rank: int, fan: OpenFan) -> Sequence[int]:
+    def join(self, rank: int, fan: OpenFan) -> Sequence[int]:
+        """Ends a fan whose calls have ended, and returns what that made ready."""
         task = self.run.layout.tasks[rank]
         assert task.fan is not None
         return self._settle(rank, task.fan.join(self.run.arguments(rank), fan.results))
@@ -223,27 +203,51 @@ class Dispatch:
     def _settle(self, rank: int, value: Any) -> Sequence[int]:
         if self.stopped:
             return _NONE
+        fan = self.run.open_fans.pop(rank, None)
+        if fan is not None:
+            fan.values = None
         ready = self.run.settle(rank, value)
-        with self._lock:
+        with self.lock:
             self.done += 1
         return ready
 
     # Reports of what was launched; also of special units
 
-    def arrived(self, rank: int, element: int | None, value: Any) -> Sequence[int]:
+    def arrived(self, rank: int, element: Place, value: Any) -> Sequence[int]:
         """Takes the value of a unit, and returns what that made ready."""
         if element is None:
             return self._settle(rank, value)
+        if isinstance(element, Batch):
+            return self._arrived_together(element, value)
         fan = self.fans[rank]
         fan.results[element] = value
-        with self._lock:
+        with self.lock:
             fan.ended += 1
             is_last = fan.ended == len(fan.calls)
-        return self._join(rank, fan) if is_last else _NONE
+        return self.join(rank, fan) if is_last and not self.stopped else _NONE
 
-    def ended(self, rank: int, element: int | None, value: Any, *, light: bool) -> None:
+    def _arrived_together(self, batch: Batch, results: Sequence[Any]) -> Sequence[int]:
+        """Takes the results of the calls of a batch, each for itself."""
+        ready: list[int] = []
+        for (rank, element), value in zip(batch.units, results, strict=True):
+            error = value.error if isinstance(value, CallFailure) else None
+            if error is None:
+                try:
+                    ready.extend(self.arrived(rank, element, value))
+                except Exception as raised:  # noqa: BLE001  (user code may raise anything)
+                    error = raised
+            if error is not None and not self.stopped:
+                done, made_ready = self._take_failure(rank, element, error, batch)
+                ready.extend(made_ready)
+                with self.lock:
+                    self.done += done
+        return ready
+
+    def ended(self, rank: int, element: Place, value: Any, *, light: bool) -> None:
         """Takes the value of a launched unit, and goes on with what follows."""
         if self.stopped:
+            if element is not None:  # it is a part of the partial results
+                self.arrived(rank, element, value)
             return
         try:
             unit = self._next(rank, element, self.arrived(rank, element, value), 0, light)
@@ -252,27 +256,40 @@ class Dispatch:
         self.go_on(unit, light=light)
 
     def failed(
-        self, rank: int, element: int | None, error: BaseException, done: int = 0, *, light: bool
+        self, rank: int, element: Place, error: BaseException, done: int = 0, *, light: bool
     ) -> Unit | None:
         """Takes the failure of a unit, and returns the unit to go on with."""
         if self.stopped:
             return None
-        fan = self.fans.get(rank)
-        ready: Sequence[int] = _NONE
-        if fan is not None and fan.keeps(element, error):
-            ready = self.arrived(rank, element, error)
-            return self._next(rank, element, ready, done, light)
-        at = fan.at if fan is not None and element is None else element
-        failure = self.run.describe(rank, error, fan, at)
-        if fan is None or element is None or self.run.options.on_error == "raise":
-            settled, ready = self._fail(rank, failure)
+        calls = element.units if isinstance(element, Batch) else [(rank, element)]
+        ready: list[int] = []
+        for one, k in calls:
+            settled, made_ready = self._take_failure(one, k, error, element)
             done += settled
-        else:  # the node has failed once the last call in flight has ended
-            with self._lock:
-                fan.error = fan.error or failure
+            ready.extend(made_ready)
+            if self.run.stopped:  # at the first of them
+                break
         return self._next(rank, element, ready, done, light)
 
-    def _fail(self, rank: int, failure: NodeExecutionError) -> tuple[int, Sequence[int]]:
+    def _take_failure(
+        self, rank: int, element: int | None, error: BaseException, place: Place
+    ) -> tuple[int, Sequence[int]]:
+        """Takes the failure of a call; returns how many tasks that settles, and what is ready."""
+        fan = self.fans.get(rank)
+        if fan is not None and fan.keeps(element, error):
+            return 0, self.arrived(rank, element, error)
+        at = fan.at if fan is not None and element is None else element
+        if fan is not None and at is not None:
+            fan.failures[at] = error
+        size = len(place.units) if isinstance(place, Batch) else 1
+        failure = self.run.describe(rank, error, fan, at, size)
+        if fan is None or element is None or self.run.options.on_error == "raise":
+            return self.fail(rank, failure)
+        with self.lock:  # the node has failed once the last call in flight has ended
+            fan.error = fan.error or failure
+        return 0, _NONE
+
+    def fail(self, rank: int, failure: NodeExecutionError) -> tuple[int, Sequence[int]]:
         """Fails a task; returns how many tasks of this dispatch that settles, and what is ready."""
         skipped, ready = self.run.fail(rank, failure)
         return (1 + skipped if self.follow else 1), ready
@@ -292,7 +309,7 @@ class Dispatch:
     def _next(
         self,
         rank: int = -1,
-        element: int | None = None,
+        element: Place = None,
         ready: Sequence[int] = _NONE,
         done: int = 0,
         light: bool = False,
@@ -300,15 +317,18 @@ class Dispatch:
     ) -> Unit | None:
         """Reports what was done and takes the next unit; launches and wakes on the way."""
         launches = None
-        with self._lock:
+        with self.lock:
             if arriving:
                 self.waking = False
             self.done += done
             if rank >= 0 and (self._counted or element is not None):
-                self._leave(rank, element)
+                self.room.leave(self, rank, element)
             if ready:
-                self._enqueue(ready)
-            unit = self._take(light)
+                self.enqueue(ready)
+            if self.batches is None:
+                unit = self._take(light)
+            else:
+                unit = self._take_or_gather(self.batches, light, has_ended=rank >= 0)
             wake = bool(self.queue) and not self.waking and (unit is None or self._blocks(unit))
             if wake:
                 self.waking = not self._release_caller()
@@ -318,19 +338,24 @@ class Dispatch:
             warm = self.warms and self._hides_warmups(launches, unit)
             if self.done >= self.total:
                 self._release_caller()
+        if launches or wake or warm:
+            self._send_off(launches, wake, warm)
+        return unit
+
+    def _send_off(self, launches: list[Unit] | None, wake: bool, warm: bool) -> None:
+        """Launches calls, and has others come to work."""
         if launches:
             Launcher(self).launch(launches)
         if wake:
             threads.submit(self._join_in)
         if warm:
             threads.submit(self._warm_up)
-        return unit
 
     def _hides_warmups(self, launches: list[Unit] | bool | None, unit: Unit | None) -> bool:
         """Whether all host calls that are ready have begun, and there are some; once."""
         if unit:  # a fan that has yet to be opened is no call
-            mode, is_opened = self._modes[unit[0]], unit[1] is not None
-            launches = launches or (mode & ~FAN >= THREAD and (is_opened or not mode & FAN))
+            mode, is_opened = self.modes[unit[0]], unit[1] is not None
+            launches = launches or (mode & KIND >= THREAD and (is_opened or not mode & FAN))
         self.warms = bool(self.queue or not launches)
         return not self.warms
 
@@ -346,102 +371,79 @@ class Dispatch:
                 self.run.failed_warmups.append(error)
 
     def _blocks(self, unit: Unit) -> bool:
-        return self._modes[unit[0]] != GLUE
+        return self.modes[unit[0]] != GLUE
 
-    def _enqueue(self, ready: Iterable[int]) -> None:
+    def _take_or_gather(self, batches: Batches, light: bool, has_ended: bool) -> Unit | None:
+        """Takes the first unit; where nothing is at work, calls need not wait for others."""
+        batches.busy -= has_ended
+        batches.reconsider(is_idle=False)
+        unit = self._take(light)
+        if unit is None and not (self.launches or self.queue or batches.busy):
+            batches.reconsider(is_idle=True)
+            unit = self._take(light)
+        batches.busy += (unit is not None) + len(self.launches)
+        if batches.windows:
+            windows, batches.windows = batches.windows, []
+            Launcher(self).watch(windows)
+        return unit
+
+    def end_window(self, window: Window) -> None:
+        """Lets the calls go that a window held back; called on the I/O loop."""
+        if self.batches is None or self.stopped:
+            return
+        with self.lock:
+            self.batches.expire(window)
+        self.go_on(self._next(light=True), light=True)
+
+    def enqueue(self, ready: Iterable[int]) -> None:
+        """Queues what has become ready; under the lock."""
         if not self.follow:
             self.made_ready.extend(ready)
-        elif not self.stopped:
+        elif self.stopped:
+            return
+        elif self.batches is not None:
+            self.batches.arrive(ready)
+        else:
             queue = self.queue
             for rank in ready:
                 heappush(queue, rank)
 
     def _take(self, light: bool) -> Unit | None:
         """Takes the first unit that may begin, and sets aside what is to be launched."""
-        queue, modes = self.queue, self._modes
+        queue, modes = self.queue, self.modes
         while queue and not self.stopped:
             rank = heappop(queue)
             mode = modes[rank]
-            kind = mode & ~FAN
+            kind = mode & KIND
             if light and kind != GLUE and kind != LAUNCHED:
                 heappush(queue, rank)
                 return None
-            if kind < THREAD or (mode & FAN and rank not in self.fans):
+            if mode & FAN and rank not in self.fans:
                 return rank, None
-            if not self._admit(rank, kind):
+            if mode & BATCHED:
+                unit = self._take_together(rank, kind)
+            elif kind < THREAD:
+                return rank, None
+            else:
+                unit = self.room.take(self, rank, kind)
+            if unit is None:
                 continue
-            element = None
-            if mode & FAN:
-                fan = self.fans[rank]
-                element = fan.begin()
-                if fan.queued:
-                    heappush(queue, rank)
-            if self._controller is not None:
-                self._begun[rank, element] = time.perf_counter()
+            if self.room.controller is not None and kind >= THREAD:
+                self.room.note_beginning(*unit)
             if kind != LAUNCHED:
-                return rank, element
-            self.launches.append((rank, element))
+                return unit
+            self.launches.append(unit)
         return None
 
-    def _admit(self, rank: int, kind: int) -> bool:
-        """Whether another host call may begin; parks the task if it may not yet."""
-        fan = self.fans.get(rank)
-        if fan is not None and not fan.may_begin:  # a call of it has failed meanwhile
-            fan.queued = False
-            self._unpark(kind)
-            return False
-        if self.limit is not None and self.in_flight >= self.limit:
-            heappush(self.parked, rank)
-            return False
-        if kind == PROCESS:
-            if self._processes >= self._process_limit:
-                heappush(self.processes_parked, rank)
-                self._unpark(THREAD)
-                return False
-            self._processes += 1
-        self.in_flight += 1
-        return True
-
-    def _unpark(self, kind: int) -> None:
-        """Queues a task that was waiting for a call to end."""
-        if kind == PROCESS and self.processes_parked:
-            heappush(self.queue, heappop(self.processes_parked))
-        if self.parked:
-            heappush(self.queue, heappop(self.parked))
-
-    def _leave(self, rank: int, element: int | None) -> None:
-        """Counts a host call as ended, and queues what may begin because of that."""
-        mode = self._modes[rank]
-        kind = mode & ~FAN
-        if kind < THREAD or (mode & FAN and element is None):
-            return
-        if mode & FAN:
-            self._leave_fan(rank)
-        self.in_flight -= 1
-        if kind == PROCESS:
-            self._processes -= 1
-        if self._controller is not None:
-            self._adapt(rank, element)
-        if not self.stopped:
-            self._unpark(kind)
-
-    def _leave_fan(self, rank: int) -> None:
-        fan = self.fans[rank]
-        if fan.end() and not self.stopped:
-            heappush(self.queue, rank)
-        if fan.error is not None and fan.in_flight == 0:
-            settled, ready = self._fail(rank, fan.error)
-            self.done += settled
-            self._enqueue(ready)
-
-    def _adapt(self, rank: int, element: int | None) -> None:
-        """Has the controller set the limit anew."""
-        assert self._controller is not None
-        seconds = time.perf_counter() - self._begun.pop((rank, element))
-        operator = self.run.layout.tasks[rank].operator
-        self.limit = self._controller.ended(operator, seconds, self.in_flight + 1)
-        for _ in range(min(len(self.parked), self.limit - self.in_flight - 1)):
-            self._unpark(THREAD)
+    def _take_together(self, token: int, kind: int) -> Unit | None:
+        """Takes the calls that a token stands for, if there are any and another may begin."""
+        assert self.batches is not None
+        if not self.batches.redeem(token):
+            self.room.unpark(self, kind)
+            return None
+        if kind >= THREAD and not self.room.admit(self, token, kind):
+            return None
+        return self.batches.take(token)
 
     # Coming, waiting and going
 
@@ -462,7 +464,7 @@ class Dispatch:
 
     def _wait(self) -> bool:
         """Waits until there is something to take; False once all is done or stopped."""
-        with self._lock:
+        with self.lock:
             if self.stopped or self.done >= self.total:
                 return False
             if self.queue:

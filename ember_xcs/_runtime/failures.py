@@ -55,7 +55,8 @@ def node_error(
         task: The task that failed.
         error: What it raised.
         arguments: The values that it read.
-        where: Which call of a fan it was; empty for a task of one call.
+        where: Which call of a fan it was, as in ``" at element 3"``, and with how many others it
+            was made; empty for a task of one call.
     """
     if task.kind is TaskKind.REGION and isinstance(error, NodeExecutionError):
         return error  # it names the node of the region that failed
@@ -63,7 +64,7 @@ def node_error(
     nodes = f"node {names}" if len(task.node_ids) < 2 else f"the region of nodes {names}"
     inputs = ", ".join(map(_input_summary, arguments))
     failure = NodeExecutionError(
-        f"{nodes} (operator {task.operator}) failed{f' at {where}' if where else ''}: "
+        f"{nodes} (operator {task.operator}) failed{where}: "
         f"{type(error).__name__}: {error}\n  its inputs: {inputs or 'none'}",
         task.node_ids[0] if task.node_ids else "",
         task.operator,

@@ -27,6 +27,8 @@ class OpenFan:
         error: The failure of the first call that failed.
         keeps_errors: Whether the exception of a call is its result.
         at: The number of the call being made, where they are made one after another.
+        values: What the fan was split from; None once it has ended.
+        failures: What calls have failed with, by number.
         queued: Whether the fan is in the queue of ready tasks. Holds between any two changes:
             a fan with calls that may begin is queued, and at most once.
     """
@@ -36,16 +38,22 @@ class OpenFan:
         "calls",
         "ended",
         "error",
+        "failures",
         "in_flight",
         "keeps_errors",
         "limit",
         "next",
         "queued",
         "results",
+        "values",
     )
 
-    def __init__(self, task: Task, calls: Sequence[tuple[Any, ...]]) -> None:
+    def __init__(
+        self, task: Task, values: tuple[Any, ...], calls: Sequence[tuple[Any, ...]]
+    ) -> None:
         self.calls = calls
+        self.values: tuple[Any, ...] | None = values
+        self.failures: dict[int, BaseException] = {}
         self.results: list[Any] = [EMPTY] * len(calls)
         self.next = self.in_flight = self.ended = 0
         self.error: NodeExecutionError | None = None
@@ -53,6 +61,11 @@ class OpenFan:
         self.at: int | None = None
         self.limit = len(calls) if task.concurrency is None else task.concurrency
         self.queued = bool(calls)
+
+    @property
+    def left(self) -> int:
+        """How many calls have not begun."""
+        return len(self.calls) - self.next
 
     @property
     def may_begin(self) -> bool:
@@ -75,6 +88,14 @@ class OpenFan:
         self.in_flight += 1
         self.queued = self.may_begin
         return element
+
+    def begin_some(self, count: int | None) -> range:
+        """Begins so many calls, or all that are left, and returns their numbers."""
+        begun = range(self.next, len(self.calls))[:count]
+        self.next += len(begun)
+        self.in_flight += len(begun)
+        self.queued = self.may_begin
+        return begun
 
     def end(self) -> bool:
         """Ends a call; returns whether the fan is to be queued again."""

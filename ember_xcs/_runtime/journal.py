@@ -6,17 +6,23 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
+from ember_xcs._runtime.batched_writes import BatchedWrites
 from ember_xcs._runtime.content import Corrupted, Unstorable, decode, encode
-from ember_xcs._runtime.sqlite_file import SQLiteFile, check, checksum
+from ember_xcs._runtime.run_claims import RunClaims
+from ember_xcs._runtime.stored import check, checksum, open_file
 
 if TYPE_CHECKING:
     import os
     import sqlite3
     from types import TracebackType
 
+    from ember_xcs._runtime.batched_writes import Written
+    from ember_xcs._runtime.sqlite_file import SQLiteFile
+
 __all__ = ["Journal", "JournalEntry", "JournalRun"]
 
 _APPLICATION: Final = 0x5843534A  # "XCSJ"
+_MOST_BYTES: Final = 999_000_000  # SQLite takes rows of a thousand million
 
 _SCHEMA: Final = """
 CREATE TABLE calls (
@@ -35,6 +41,8 @@ ON CONFLICT (key) DO UPDATE SET
 _BEGIN: Final = """
 INSERT INTO runs VALUES (?, ?, 1) ON CONFLICT (key) DO UPDATE SET begun = begun + 1
 """
+
+_Statement = tuple[str, tuple[Any, ...]]  # and its parameters
 
 
 class JournalEntry(NamedTuple):
@@ -92,8 +100,13 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        # FULL waits for the disk: a fraction of a millisecond, where a call costs money.
-        self._file = SQLiteFile(
+        self._file = self._opened()
+        self._reading = self._opened()  # so that nobody who looks something up waits for the disk
+        self._claims = RunClaims(self.path.with_name(f"{self.path.name}.runs"))
+        self._writes: BatchedWrites[_Statement] = BatchedWrites(self._write)
+
+    def _opened(self) -> SQLiteFile:
+        return open_file(
             self.path, _SCHEMA, _APPLICATION, synchronous="FULL", contents="the journal"
         )
 
@@ -103,7 +116,23 @@ class Journal:
         Raises:
             XCSError: The journal is closed, or its file cannot be written.
         """
-        self._file.use(lambda connection: connection.execute(_BEGIN, (run_key, time.time())))
+        self.begin_noting(run_key).wait()
+
+    def begin_noting(self, run_key: str) -> Written:
+        """Returns what to wait for until it is recorded that a run was begun, or begun again."""
+        return self._writes.add((_BEGIN, (run_key, time.time())))
+
+    def claim(self, run_key: str) -> bool:
+        """Returns whether no other process is running a run, which then is this one's.
+
+        Raises:
+            XCSError: The system cannot lock the file that tells.
+        """
+        return self._claims.claim(run_key)
+
+    def disclaim(self, run_key: str) -> None:
+        """Lets other processes have a run."""
+        self._claims.disclaim(run_key)
 
     def find(self, key: str) -> tuple[bool, Any]:
         """Returns whether a call is recorded, and its result.
@@ -111,7 +140,7 @@ class Journal:
         Raises:
             XCSError: The journal is closed, or its file cannot be read.
         """
-        row = self._file.use(lambda connection: _row(connection, key))
+        row = self._reading.use(lambda connection: _row(connection, key))
         if row is None:
             return False, None
         node, data, stored = row
@@ -138,26 +167,54 @@ class Journal:
             Unstorable: The result cannot be stored.
             XCSError: The journal is closed, or its file cannot be written.
         """
+        self.begin_recording(key, value, node).wait()
+
+    def begin_recording(self, key: str, value: Any, node: str) -> Written:
+        """Returns what to wait for until a result is on the disk; as it is now, if it is changed.
+
+        Args:
+            key: What the call is known by; what was recorded under it before is replaced.
+            value: The result.
+            node: The node that made the call.
+
+        Raises:
+            Unstorable: The result cannot be stored.
+        """
         data = encode(value)
+        if len(data) > _MOST_BYTES:
+            raise Unstorable(
+                f"it takes {len(data)} bytes, and a journal takes {_MOST_BYTES} of one call; store "
+                "it elsewhere, and return where it is"
+            )
         node = node.encode("utf-8", "backslashreplace").decode()
         row = (key, node, time.time(), data, checksum(key, node, data))
-        self._file.use(lambda connection: connection.execute(_RECORD, row))
+        return self._writes.add((_RECORD, row))
+
+    def _write(self, statements: list[_Statement]) -> None:
+        self._file.use(lambda connection: self._execute(connection, statements))
+
+    def _execute(self, connection: sqlite3.Connection, statements: list[_Statement]) -> None:
+        with self._file.transaction(connection):
+            for statement in statements:
+                connection.execute(*statement)
 
     def entries(self) -> list[JournalEntry]:
         """Returns the calls that are recorded, in the order in which they were; no contents."""
         select = "SELECT node, time, length(value) FROM calls ORDER BY number"
-        rows = self._file.use(lambda connection: connection.execute(select).fetchall())
+        rows = self._reading.use(lambda connection: connection.execute(select).fetchall())
         return [JournalEntry(*row) for row in rows]
 
     def runs(self) -> list[JournalRun]:
         """Returns the runs that were begun, the first one first."""
         select = "SELECT key, time, begun FROM runs ORDER BY time, key"
-        rows = self._file.use(lambda connection: connection.execute(select).fetchall())
+        rows = self._reading.use(lambda connection: connection.execute(select).fetchall())
         return [JournalRun(*row) for row in rows]
 
     def close(self) -> None:
         """Closes the journal; what was recorded stays."""
         self._file.close()
+        self._reading.close()
+        self._claims.close()
 
     def __enter__(self) -> Self:
         return self

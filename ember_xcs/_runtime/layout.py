@@ -14,12 +14,15 @@ from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 from ember_xcs._lower.plan import Executor, Plan, Task, TaskKind
+from ember_xcs._runtime.batch_groups import BatchGroup, batch_groups
 
 __all__ = [
+    "BATCHED",
     "EMPTY",
     "FAN",
     "GLUE",
     "INLINE",
+    "KIND",
     "LAUNCHED",
     "PROCESS",
     "THREAD",
@@ -44,7 +47,9 @@ INLINE: Final = 1  # on whichever worker takes it
 THREAD: Final = 2  # the same, but it may block
 PROCESS: Final = 3  # a worker waits while a process computes
 LAUNCHED: Final = 4  # started, and reports when it ends: a coroutine, or a timed call
-FAN: Final = 8  # added to the above: many calls
+KIND: Final = 7  # the bits of the above
+FAN: Final = 8  # added to them: many calls
+BATCHED: Final = 16  # added to them: may go to a batch end point with others
 
 Step: TypeAlias = tuple[
     Callable[..., Any],  # function
@@ -80,20 +85,22 @@ class Layout:
         has_processes: Whether there are tasks for processes.
         is_plain: Whether every task is a plain call.
         has_policies: Whether an operator has retries, or a resource that may be limited.
+        groups: The tasks whose calls may go to a batch end point together, by rank.
     """
 
     def __init__(self, plan: Plan, kept: frozenset[int]) -> None:
         order = sorted(plan.tasks, key=lambda task: (-task.priority, task.index))
         self.tasks: tuple[Task, ...] = tuple(order)
         self.ranks = _inverse([task.index for task in order])
-        self.modes = tuple(_mode(task) for task in order)
+        self.groups: dict[int, BatchGroup] = batch_groups(self.tasks)
+        self.modes = tuple(_mode(task, self.groups.get(k)) for k, task in enumerate(order))
         self.first = sorted(self.ranks[index] for index in plan.roots)
         counts = _reader_counts(plan, kept)
         parents = [task.parent_count for task in plan.tasks]
         self.links = tuple(_links(task, counts, parents, self.ranks) for task in order)
         self.steps: tuple[Step | None, ...] = tuple(
-            _step(task, mode, links)
-            for task, mode, links in zip(order, self.modes, self.links, strict=True)
+            _step(task, _mode(task, None), links)
+            for task, links in zip(order, self.links, strict=True)
         )
         dead = _dead_in_order(plan, counts)
         self.sequence = tuple(
@@ -105,8 +112,8 @@ class Layout:
         self.warmups = list(plan.warmups)
         self.overlaps = _overlaps(plan)
         self.has_async = any(task.executor is Executor.ASYNC for task in order)
-        self.has_launches = any(mode & ~FAN == LAUNCHED for mode in self.modes)
-        self.has_processes = any(mode & ~FAN == PROCESS for mode in self.modes)
+        self.has_launches = any(mode & KIND == LAUNCHED for mode in self.modes)
+        self.has_processes = any(mode & KIND == PROCESS for mode in self.modes)
         self.is_plain = all(step is not None for step in self.steps)
         self.has_policies = any(
             task.policy is not None and (task.policy.retry or task.policy.resource)
@@ -140,15 +147,16 @@ def _inverse(order: Sequence[int]) -> tuple[int, ...]:
     return tuple(ranks)
 
 
-def _mode(task: Task) -> int:
-    fan = FAN if task.fan is not None else 0
-    if task.executor is Executor.PROCESS:
-        return PROCESS | fan
-    if task.executor is Executor.ASYNC or task.timeout_seconds is not None:
-        return LAUNCHED | fan
-    if task.executor is Executor.THREAD:
-        return THREAD | fan
-    return (GLUE if task.kind is TaskKind.GLUE else INLINE) | fan
+def _mode(task: Task, group: BatchGroup | None) -> int:
+    flags = (FAN if task.fan is not None else 0) | (BATCHED if group is not None else 0)
+    executor = task.executor if group is None else group.executor
+    if executor is Executor.PROCESS:
+        return PROCESS | flags
+    if executor is Executor.ASYNC or task.timeout_seconds is not None:
+        return LAUNCHED | flags
+    if executor is Executor.THREAD:
+        return THREAD | flags
+    return (GLUE if task.kind is TaskKind.GLUE else INLINE) | flags
 
 
 def _reader_counts(plan: Plan, kept: frozenset[int]) -> list[int]:

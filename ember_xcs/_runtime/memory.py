@@ -1,10 +1,7 @@
 """What runs remember of host calls: the journal of those made, the cache of equal ones.
 
 A call is known in the journal by the run, the node, its place in a fan, and what it was called
-with: a run that is begun again asks for the same calls in the same places. A run is known by its
-plan and its inputs, and by its number among those like it in this process; one that did not end
-well leaves its number to the next. A run within a call of another, such as a round of a loop, is
-known by that call, the attempt, its plan and inputs, and by how many like it were begun there.
+with: a run that is begun again asks for the same calls in the same places.
 
 In the cache a call is known by what it was called with alone. Of equal calls in flight at the same
 time one is made, and the others wait for it.
@@ -14,26 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import heapq
 import os
 import threading
 import warnings
-from collections import Counter
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextvars import ContextVar
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from ember_xcs._core.arguments import summary
 from ember_xcs._core.operator import HostOperator
 from ember_xcs._lower.node_calls import NodeCall
-from ember_xcs._runtime.content import Unstorable, content_key, encode
-from ember_xcs._runtime.journal import Journal
+from ember_xcs._runtime.content import Unstorable, content_key
 from ember_xcs._runtime.limits import held
 from ember_xcs._runtime.result_cache import samples_are_repeated
+from ember_xcs._runtime.run_keys import RunKey, digest, journal_at, place_of, within
 from ember_xcs._trace.nodes import StagedCall
 from ember_xcs.errors import BudgetExceeded, ExecutionCancelled, OptionsError
 
@@ -42,6 +34,8 @@ if TYPE_CHECKING:
 
     from ember_xcs._core.policy import HostPolicy
     from ember_xcs._lower.plan import Plan, Task
+    from ember_xcs._runtime.batched_writes import Written
+    from ember_xcs._runtime.journal import Journal
     from ember_xcs._runtime.result_cache import ResultCache
 
 __all__ = ["CallMemory", "Remembered", "journal_at", "note_element", "rows_of"]
@@ -49,57 +43,11 @@ __all__ = ["CallMemory", "Remembered", "journal_at", "note_element", "rows_of"]
 _SLICE_SECONDS: Final = 0.1  # how often a wait looks whether its run has ended
 _OWN: Final = (BudgetExceeded, ExecutionCancelled, OptionsError)  # the run's errors, not the call's
 
-Row = tuple[Any, tuple[Any, ...], dict[str, Any]]
-"""One call: the operator, its arguments by position and by name."""
-
-
-class _Scope:
-    """What runs begun here are known by."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key
-        self._counts: Counter[str] = Counter()
-
-    def run_key(self, content: str) -> str:
-        """Returns the key of the next run of this content."""
-        with _lock:
-            number = self._counts[content]
-            self._counts[content] += 1
-        return _digest(self._key, content, str(number))
-
-
-class _Numbers:
-    """The numbers of equal runs; one that is given back is given out again first."""
-
-    def __init__(self) -> None:
-        self._next = 0
-        self._free: list[int] = []
-
-    def take(self) -> int:
-        if not self._free:
-            self._next += 1
-        return heapq.heappop(self._free) if self._free else self._next - 1
-
-    def give_back(self, number: int) -> None:
-        heapq.heappush(self._free, number)
-
-
-_scope: ContextVar[_Scope | None] = ContextVar("ember_xcs_journal_scope", default=None)
-_journals: dict[str, Journal] = {}
-_numbers: WeakKeyDictionary[Journal, dict[str, _Numbers]] = WeakKeyDictionary()
 _flights: dict[tuple[int, str], Future[None]] = {}
 _lock = threading.Lock()
 
-
-def journal_at(path: str | os.PathLike[str] | Journal) -> Journal:
-    """Returns the journal in a file; one object for each file in a process."""
-    if isinstance(path, Journal):
-        return path
-    name = str(Path(path).resolve())
-    with _lock:
-        if name not in _journals:
-            _journals[name] = Journal(name)
-        return _journals[name]
+Row = tuple[Any, tuple[Any, ...], dict[str, Any]]
+"""One call: the operator, its arguments by position and by name."""
 
 
 def rows_of(task: Task, arguments: tuple[Any, ...]) -> list[Row]:
@@ -127,7 +75,15 @@ def _content_of(task: Task, row: Row) -> str:
     if isinstance(operator, HostOperator):
         args, kwargs = operator.prepared(args, kwargs)  # type: ignore[assignment]
     content = content_key(operator, args, kwargs)
-    return content if _staged(task) is None else _digest("leaves", content)
+    return content if _staged(task) is None else digest("leaves", content)
+
+
+class Together(Protocol):
+    """Calls of different tasks that are made together."""
+
+    def place(self, position: int) -> tuple[Task, int | None]:
+        """Returns the task of one of them, and which call of its fan it is."""
+        ...
 
 
 class _Keys(NamedTuple):
@@ -135,6 +91,7 @@ class _Keys(NamedTuple):
 
     journal: str | None
     cache: str | None
+    nodes: str = ""
 
 
 class CallMemory:
@@ -164,37 +121,21 @@ class CallMemory:
         self._unstorable: set[str] = set()
         if outer is not None:
             self._unstorable = outer._unstorable  # noqa: SLF001  (the same class)
-        self._key = ""
-        self._number: tuple[_Numbers, int] | None = None
-        if journal is not None:
-            self._begin(plan, values, journal)
-
-    def _begin(self, plan: Plan, values: Sequence[Any], journal: Journal) -> None:
-        """Finds out what the run is known by."""
-        content = _digest(plan.name, *(_content(value) for value in values))
-        scope = _scope.get()
-        if scope is not None:
-            self._key = scope.run_key(content)
-            return
-        with _lock:
-            numbers = _numbers.setdefault(journal, {}).setdefault(content, _Numbers())
-            number = numbers.take()
-        self._number = numbers, number
-        self._key = _digest(content, str(number))
-        journal.begin(self._key)
+        self._run_key = None if journal is None else RunKey(plan, values, journal)
 
     def end(self, *, is_complete: bool) -> None:
-        """Notes the end of the run: one that is not complete is gone on with by the next."""
-        if self._number is not None and not is_complete:
-            numbers, number = self._number
-            with _lock:
-                numbers.give_back(number)
-        self._number = None
+        """Notes the end of the run: one that is not complete is gone on with by the next.
+
+        Raises:
+            XCSError: It could not be recorded that the run was begun.
+        """
+        if self._run_key is not None:
+            self._run_key.end(is_complete=is_complete)
 
     def recall(
         self,
         task: Task,
-        element: int | None,
+        element: int | Together | None,
         arguments: tuple[Any, ...],
         check: Callable[[], None],
     ) -> Remembered:
@@ -202,12 +143,14 @@ class CallMemory:
 
         Args:
             task: The task.
-            element: Which call of a fan; None for a task of one.
+            element: Which call of a fan, or which calls together; None for a task of one.
             arguments: What it is called with.
             check: Called from time to time; what it raises ends the wait.
         """
         while True:
             remembered = self._look_up(task, element, arguments)
+            for written in remembered.being_written:
+                written.wait()
             flight = remembered.join()
             if flight is None:
                 return remembered
@@ -216,11 +159,13 @@ class CallMemory:
             flight.result()
 
     async def arecall(
-        self, task: Task, element: int | None, arguments: tuple[Any, ...]
+        self, task: Task, element: int | Together | None, arguments: tuple[Any, ...]
     ) -> Remembered:
         """Returns what is known of a call; awaits an equal one that is in flight."""
         while True:
             remembered = self._look_up(task, element, arguments)
+            for written in remembered.being_written:
+                await written.awaited()
             flight = remembered.join()
             if flight is None:
                 return remembered
@@ -229,27 +174,32 @@ class CallMemory:
             await asyncio.wait([waiter])
             waiter.result()
 
-    def _look_up(self, task: Task, element: int | None, arguments: tuple[Any, ...]) -> Remembered:
+    def _look_up(
+        self, task: Task, element: int | Together | None, arguments: tuple[Any, ...]
+    ) -> Remembered:
         remembered = Remembered(self, task, arguments, self._scope_key(task, element))
         if self.cache is not None or self.journal is not None:
             for k, row in enumerate(rows_of(task, arguments)):
-                keys = self._keys(task, element, k, row)
+                if element is None or isinstance(element, int):
+                    keys = self._keys(task, element, k, row)
+                else:
+                    keys = self._keys(*element.place(k), 0, row)
                 remembered.keys.append(keys)
-                remembered.found.append(self._find(keys))
+                remembered.found.append(self._find(task, keys, remembered.being_written))
         return remembered
 
     def place_of(self, operator: str) -> str:
         """Returns what the next call is known by that code here makes itself."""
-        return operator if (scope := _scope.get()) is None else scope.run_key(operator)
+        return place_of(operator)
 
     def scope(self, task: Task, element: int | None) -> contextlib.AbstractContextManager[None]:
         """Has runs that are begun within a call be known by it."""
-        return _within(self._scope_key(task, element))
+        return within(self._scope_key(task, element))
 
-    def _scope_key(self, task: Task, element: int | None) -> str:
-        if self.journal is None:
+    def _scope_key(self, task: Task, element: int | Together | None) -> str:
+        if self._run_key is None:
             return ""
-        return _digest(self._key, *task.node_ids, str(element))
+        return digest(self._run_key.text, *task.node_ids, str(element))
 
     def _keys(self, task: Task, element: int | None, k: int, row: Row) -> _Keys:
         policy = task.policy
@@ -261,17 +211,18 @@ class CallMemory:
         except Unstorable as error:
             self._say(task, error)
             return _Keys(None, None)
-        place = _digest(self._scope_key(task, element), str(k), content)
+        place = digest(self._scope_key(task, element), str(k), content)
         return _Keys(
             journal=None if self.journal is None else place,
             cache=content if is_cached else None,
+            nodes=", ".join(task.node_ids),
         )
 
     def _is_kept(self, policy: HostPolicy) -> bool:
         """Whether a result may be given to an equal call."""
         return policy.is_repeatable or (self._repeats_samples and not policy.side_effects)
 
-    def _find(self, keys: _Keys) -> tuple[bool, Any]:
+    def _find(self, task: Task, keys: _Keys, being_written: list[Written]) -> tuple[bool, Any]:
         if self.journal is not None and keys.journal is not None:
             found, value = self.journal.find(keys.journal)
             if found:
@@ -281,10 +232,19 @@ class CallMemory:
             found, value = self.cache.get(keys.cache)
             if found:
                 self._count("cache_hits")
-                if self.journal is not None and keys.journal is not None:
-                    self.journal.record(keys.journal, value, "")
+                being_written += self._record(task, keys, value)
                 return True, value
         return False, None
+
+    def _record(self, task: Task, keys: _Keys, value: Any) -> list[Written]:
+        """Has a result written into the journal, and returns what to wait for."""
+        if self.journal is None or keys.journal is None:
+            return []
+        try:
+            return [self.journal.begin_recording(keys.journal, value, keys.nodes)]
+        except Unstorable as error:
+            self._say(task, error)
+            return []
 
     def coalesces(self, task: Task) -> bool:
         """Whether equal calls may wait for each other: not if nothing would be there for them.
@@ -294,21 +254,18 @@ class CallMemory:
         """
         return task.operator not in self._unstorable and held() is None
 
-    def keep(self, task: Task, keys: _Keys, value: Any) -> None:
-        """Keeps the result of a call, before anybody sees it."""
+    def keep(self, task: Task, keys: _Keys, value: Any) -> list[Written]:
+        """Keeps the result of a call; nobody may see it before what is returned is written."""
         if isinstance(value, Exception):
-            return
-        if self.journal is not None and keys.journal is not None:
-            try:
-                self.journal.record(keys.journal, value, ", ".join(task.node_ids))
-            except Unstorable as error:
-                self._say(task, error)
+            return []
+        being_written = self._record(task, keys, value)
         if (
             self.cache is not None
             and keys.cache is not None
             and not self.cache.put(keys.cache, value)
         ):
             self._say(task, f"the cache refused {summary(value)}")
+        return being_written
 
     def _say(self, task: Task, why: object) -> None:
         """Warns, once for each operator, that its calls are not remembered."""
@@ -331,6 +288,7 @@ class Remembered:
     Attributes:
         keys: What each call is known by; empty where nothing is remembered.
         found: For each call, whether its result is known, and the result.
+        being_written: What was found elsewhere, and is not in the journal yet.
     """
 
     def __init__(
@@ -342,6 +300,7 @@ class Remembered:
         self._asked: list[int] = []
         self.keys: list[_Keys] = []
         self.found: list[tuple[bool, Any]] = []
+        self.being_written: list[Written] = []
 
     @property
     def is_complete(self) -> bool:
@@ -361,8 +320,10 @@ class Remembered:
         return values if self._is_batch else values[0]
 
     def missing(self) -> tuple[Any, ...]:
-        """Returns the arguments of what is left to be made."""
-        self._asked = [k for k, (is_known, _) in enumerate(self.found) if not is_known]
+        """Returns the arguments of what is left to be made; of equal calls, those of the first."""
+        unknown = [k for k, (is_known, _) in enumerate(self.found) if not is_known]
+        firsts = {self.keys[k].cache or k: k for k in reversed(unknown)}
+        self._asked = sorted(firsts.values())
         if not self._is_batch or len(self._asked) == len(self.found):
             return self._arguments
         first, left = self._arguments[0], self._asked
@@ -374,29 +335,55 @@ class Remembered:
         Args:
             value: The result of the call with the missing arguments.
         """
-        if not self.keys:
-            return value
-        results = value if self._is_batch else [value]
-        for position, result in enumerate(results):
-            self.note(position, result)
-        return self.value()
+        for written in self._begin_keeping(value):
+            written.wait()
+        return self._kept(value)
 
-    def note(self, position: int, value: Any) -> None:
-        """Keeps the result of one of the missing calls; once, if it is told again.
+    async def akeep(self, value: Any) -> Any:
+        """The same on an event loop, which goes on meanwhile."""
+        for written in self._begin_keeping(value):
+            await written.awaited()
+        return self._kept(value)
+
+    def _kept(self, value: Any) -> Any:
+        return self.value() if self.keys else value
+
+    def _begin_keeping(self, value: Any) -> list[Written]:
+        if not self.keys:
+            return []
+        results = value if self._is_batch else [value]
+        return [w for k, result in enumerate(results) for w in self.note(k, result)]
+
+    def note(self, position: int, value: Any) -> list[Written]:
+        """Begins to keep the result of one of the missing calls; once, if it is told again.
 
         Args:
-            position: Which of them, by its position among the missing.
+            position: Which of them, by its position among them.
             value: Its result.
+
+        Returns:
+            What to wait for before anybody may see the result.
         """
-        k = self._asked[position]
-        if not self.found[k][0]:
-            self._memory.keep(self._task, self.keys[k], value)
-            self.found[k] = (True, value)
+        first = self._asked[position]
+        if self.found[first][0]:
+            return []
+        key, being_written = self.keys[first].cache, []
+        for k in range(first, len(self.found)):
+            if k == first or (key is not None and self.keys[k].cache == key):
+                self.found[k] = (True, value)
+                being_written += self._memory.keep(self._task, self.keys[k], value)
+        return being_written
 
     def note_element(self, position: int, value: Any) -> None:
-        """The same for one call of a batch while the others are being made."""
+        """Keeps the result of one call of a batch while the others are being made.
+
+        Args:
+            position: Which of the missing calls, by its position among them.
+            value: Its result.
+        """
         if self.keys and self._is_batch:
-            self.note(position, value)
+            for written in self.note(position, value):
+                written.wait()
 
     @contextlib.contextmanager
     def scope(self, attempt: int) -> Iterator[None]:
@@ -407,7 +394,7 @@ class Remembered:
         """
         token = _remembered.set(self)
         try:
-            with _within(self._scope and _digest(self._scope, str(attempt))):
+            with within(self._scope and digest(self._scope, str(attempt))):
                 yield
         finally:
             _remembered.reset(token)
@@ -456,37 +443,10 @@ def note_element(position: int, value: Any) -> None:
         remembered.note_element(position, value)
 
 
-@contextlib.contextmanager
-def _within(key: str) -> Iterator[None]:
-    if not key:
-        yield
-        return
-    token = _scope.set(_Scope(key))
-    try:
-        yield
-    finally:
-        _scope.reset(token)
-
-
 def _seen(future: asyncio.Future[None]) -> None:
     """Looks at an error that nobody may be left to see, so that asyncio does not complain of it."""
     if not future.cancelled():
         future.exception()
-
-
-def _content(value: Any) -> str:
-    """What an input is known by; the calls that read it are known by what they read, too."""
-    try:
-        return hashlib.sha256(encode(value)).hexdigest()
-    except Unstorable:
-        return summary(value)
-
-
-def _digest(*parts: str) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(f"{len(part)}:{part}".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
 
 
 def _after_fork() -> None:

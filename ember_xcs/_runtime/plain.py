@@ -60,9 +60,9 @@ def perform_plain(  # noqa: C901  (the one hot loop)
         light: Whether this is the I/O loop.
     """
     run, queue = dispatch.run, dispatch.queue
-    steps, values, arrivals, readers = run.steps, run.values, run.arrivals, run.readers
+    steps, values, arrivals, readers = dispatch.steps, run.values, run.arrivals, run.readers
     fresh = run.context.copy
-    is_free = dispatch.limit is None and dispatch.follow and not (light or dispatch.warms)
+    is_free = dispatch.is_free and not (light or dispatch.warms)
     ready: Sequence[int] = _NONE
     done = 0
     try:

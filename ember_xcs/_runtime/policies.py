@@ -17,11 +17,12 @@ import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from ember_xcs._core.calls import policies_in_force, would_be_awaited
+from ember_xcs._core.calls import would_be_awaited
 from ember_xcs._core.operator import HostOperator
 from ember_xcs._core.usage import Meter, current_meter, metering
 from ember_xcs._lower.fans import BoundCall
 from ember_xcs._lower.plan import Task, TaskKind
+from ember_xcs._runtime.batch_policies import await_together, call_together
 from ember_xcs._runtime.limits import Admission, Limiter, holding, limiter_of
 from ember_xcs._runtime.memory import CallMemory, Remembered, journal_at, rows_of
 from ember_xcs.errors import (
@@ -38,10 +39,11 @@ if TYPE_CHECKING:
 
     from ember_xcs._core.operator import Operator
     from ember_xcs._core.retry import Retry
+    from ember_xcs._runtime.batches import Batch, BatchRow
     from ember_xcs._runtime.layout import Step
     from ember_xcs._runtime.run import Run
 
-__all__ = ["CallPolicies", "policies_of"]
+__all__ = ["CallPolicies"]
 
 _SLICE_SECONDS: Final = 0.1  # how often a wait looks whether its run has ended
 _FINAL: Final = (  # never tried again: the next attempt would end the same way
@@ -51,24 +53,6 @@ _FINAL: Final = (  # never tried again: the next attempt would end the same way
     OperatorInputError,
     OptionsError,
 )
-
-
-def policies_of(run: Run, values: Sequence[Any]) -> CallPolicies | None:
-    """Returns what the calls of a run go through; None if nothing.
-
-    Args:
-        run: The run; its context is told.
-        values: The values of the inputs of its plan.
-    """
-    options, outer = run.options, policies_in_force.get()
-    assert outer is None or isinstance(outer, CallPolicies)
-    given = (options.retry, options.limits, options.budget, options.cache, options.journal)
-    is_asked = options.collect_metrics or any(x is not None for x in given)
-    if not (is_asked or run.layout.has_policies or outer is not None):
-        return None
-    policies = CallPolicies(run, values, outer)
-    run.context.run(policies_in_force.set, policies)
-    return policies
 
 
 class CallPolicies:
@@ -133,6 +117,20 @@ class CallPolicies:
             "wait_seconds": self._wait_seconds,
         }
 
+    def start(self) -> None:
+        """Notes the beginning of the run."""
+
+    def end(self, *, is_complete: bool) -> None:
+        """Notes the end of the run.
+
+        Raises:
+            XCSError: The journal could not be written.
+        """
+        self.memory.end(is_complete=is_complete)
+
+    def opened(self, calls: int) -> None:
+        """Notes how many calls a fan is."""
+
     def count(self, what: str) -> None:
         """Counts something, here and in the runs around."""
         if self._outer is not None:
@@ -164,14 +162,14 @@ class CallPolicies:
             number = 1
             while True:
                 try:
-                    value = self._once(task, remembered.missing(), attempt, remembered, number)
+                    value = self.once(task, remembered.missing(), attempt, remembered, number)
                 except Exception as error:
-                    pause = self._pause(task, number, error)
+                    pause = self.pause(task, number, error)
                     if pause is None:
                         raise
                 else:
                     return remembered.keep(value)
-                self._sleep(pause)
+                self.sleep(pause)
                 number += 1
 
     async def acall(
@@ -199,13 +197,13 @@ class CallPolicies:
             while True:
                 try:
                     asked = remembered.missing()
-                    value = await self._aonce(task, asked, attempt, remembered, number)
+                    value = await self.aonce(task, asked, attempt, remembered, number)
                 except Exception as error:
-                    pause = self._pause(task, number, error)
+                    pause = self.pause(task, number, error)
                     if pause is None:
                         raise
                 else:
-                    return remembered.keep(value)
+                    return await remembered.akeep(value)
                 await asyncio.sleep(pause)
                 number += 1
 
@@ -243,7 +241,7 @@ class CallPolicies:
         if remembered.is_complete:
             return remembered.value()
         with remembered, remembered.scope(1):
-            return remembered.keep(await attempt(remembered.missing()))
+            return await remembered.akeep(await attempt(remembered.missing()))
 
     def direct(self, operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Returns the result of a call that code within the run makes itself.
@@ -270,48 +268,99 @@ class CallPolicies:
             return self.acall(task, None, (call,), _start_later)
         return self.call(task, None, (call,), _run)
 
+    # Calls that go to a batch end point together
+
+    @property
+    def check(self) -> Callable[[], None]:
+        """What raises the error that ended the run, if it has ended."""
+        return self._run.check
+
+    def call_batch(
+        self,
+        batch: Batch,
+        rows: Sequence[BatchRow],
+        attempt: Callable[[tuple[Any, ...]], Any],
+    ) -> list[Any]:
+        """Returns the results of calls that are made together on this thread.
+
+        Args:
+            batch: The batch.
+            rows: Its calls.
+            attempt: Asks the batch end point once, for the list that it is given.
+        """
+        return call_together(self, batch, rows, attempt)
+
+    async def acall_batch(
+        self,
+        batch: Batch,
+        rows: Sequence[BatchRow],
+        attempt: Callable[[tuple[Any, ...]], Awaitable[Any]],
+    ) -> list[Any]:
+        """Returns the results of calls that are made together on the I/O loop.
+
+        Args:
+            batch: The batch.
+            rows: Its calls.
+            attempt: Asks the batch end point once, for the list that it is given.
+        """
+        return await await_together(self, batch, rows, attempt)
+
     # One attempt
 
-    def _once(
+    def once(
         self,
         task: Task,
         arguments: tuple[Any, ...],
         attempt: Callable[[tuple[Any, ...]], Any],
         remembered: Remembered,
         number: int,
+        calls: int = 1,
     ) -> Any:
+        """Returns what an attempt gives, which waits in line and is counted.
+
+        Args:
+            task: The task.
+            arguments: What ``attempt`` is called with.
+            attempt: Makes the call, or several together.
+            remembered: What is known of it.
+            number: Which attempt it is.
+            calls: How many calls it is.
+        """
         limiter, begun, admission = _limiter(task), time.monotonic(), None
         if limiter is not None:
             admission = limiter.acquire(_expected(task, arguments), self._run.check)
-        attempted = _Attempt(self, begun, admission)
+        attempted = _Attempt(self, begun, admission, calls)
         with attempted as meter, metering(meter), holding(admission), remembered.scope(number):
             return attempt(arguments)
 
-    async def _aonce(
+    async def aonce(
         self,
         task: Task,
         arguments: tuple[Any, ...],
         attempt: Callable[[tuple[Any, ...]], Awaitable[Any]],
         remembered: Remembered,
         number: int,
+        calls: int = 1,
     ) -> Any:
+        """The same on the I/O loop."""
         limiter, begun, admission = _limiter(task), time.monotonic(), None
         if limiter is not None:
             admission = await limiter.aacquire(_expected(task, arguments))
-        attempted = _Attempt(self, begun, admission)
+        attempted = _Attempt(self, begun, admission, calls)
         with attempted as meter, metering(meter), holding(admission), remembered.scope(number):
             return await attempt(arguments)
 
-    def begin(self, waited: float) -> Meter:
+    def begin(self, waited: float, calls: int) -> Meter:
         """Counts an attempt, here and in the runs around, and returns what it reports to.
 
         Args:
             waited: How long it waited in line, in seconds.
+            calls: How many calls it is.
 
         Raises:
             BudgetExceeded: It may not be made; the run whose budget that is has been stopped.
         """
-        self.reserve()
+        self.reserve(calls)
         self._wait(waited)
         return Meter(self._meter)
 
@@ -322,19 +371,22 @@ class CallPolicies:
         with self._lock:
             self._wait_seconds += seconds
 
-    def reserve(self) -> None:
-        """Counts a call, here and in the runs around.
+    def reserve(self, calls: int) -> None:
+        """Counts calls, here and in the runs around.
+
+        Args:
+            calls: How many are made together.
 
         Raises:
-            BudgetExceeded: It may not be made; the run whose budget that is has been stopped.
+            BudgetExceeded: They may not be made; the run whose budget that is has been stopped.
         """
         with self._lock:
             used = self._meter.usage
-            why = self._budget and self._budget.exceeded_by(self._calls, used)
+            why = self._budget and self._budget.exceeded_by(self._calls, used, calls)
             if why is None:
-                self._calls += 1
+                self._calls += calls
         if why is None:
-            self._reserve_around()
+            self._reserve_around(calls)
             return
         error = BudgetExceeded(
             f"run {self._run.plan.name!r} was to make another host call, and {why}. Raise its "
@@ -345,20 +397,20 @@ class CallPolicies:
         self._run.abort(error)
         raise error
 
-    def _reserve_around(self) -> None:
-        """Counts a call in the runs around, and takes it back here if one refuses it."""
+    def _reserve_around(self, calls: int) -> None:
+        """Counts calls in the runs around, and takes them back here if one refuses them."""
         if self._outer is None:
             return
         try:
-            self._outer.reserve()
+            self._outer.reserve(calls)
         except BudgetExceeded:
             with self._lock:
-                self._calls -= 1
+                self._calls -= calls
             raise
 
     # Further attempts
 
-    def _pause(self, task: Task, number: int, error: Exception) -> float | None:
+    def pause(self, task: Task, number: int, error: Exception) -> float | None:
         """How long to wait before another attempt; None if there is to be none."""
         own = None if task.policy is None else task.policy.retry
         retry = own if own is not None else self.retry
@@ -371,7 +423,7 @@ class CallPolicies:
             self.count("retries")
         return pause
 
-    def _sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         """Waits, as long as the run goes on."""
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0:
@@ -383,15 +435,18 @@ class CallPolicies:
 class _Attempt:
     """An attempt from its admission to its end."""
 
-    __slots__ = ("_admission", "_begun", "_meter", "_policies")
+    __slots__ = ("_admission", "_begun", "_calls", "_meter", "_policies")
 
-    def __init__(self, policies: CallPolicies, begun: float, admission: Admission | None) -> None:
+    def __init__(
+        self, policies: CallPolicies, begun: float, admission: Admission | None, calls: int
+    ) -> None:
         self._policies, self._begun, self._admission = policies, begun, admission
+        self._calls = calls
         self._meter: Meter | None = None
 
     def __enter__(self) -> Meter:
         try:
-            self._meter = self._policies.begin(time.monotonic() - self._begun)
+            self._meter = self._policies.begin(time.monotonic() - self._begun, self._calls)
         except BaseException:
             if self._admission is not None:
                 self._admission.cancel()

@@ -16,6 +16,9 @@ __all__ = ["ExecutionResult"]
 class ExecutionResult(Mapping[str, Any]):
     """The outputs of the requested nodes, by node id or output name, and how they came about.
 
+    Where partial results are wanted (``return_partial_results``), a batch that was not finished is
+    a list of what its calls returned, with an exception in the place of each that has not ended.
+
     Attributes:
         errors: The failures, by node id.
         skipped: Why a node did not run, by node id.
@@ -26,7 +29,7 @@ class ExecutionResult(Mapping[str, Any]):
     """
 
     def __init__(self, run: Run) -> None:
-        self._values = run.results
+        self._values = run.kept_results
         self.errors: Mapping[str, NodeExecutionError] = dict(run.errors)
         self.skipped: Mapping[str, str] = dict(run.skipped)
         self.complete: bool = run.complete

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from ember_xcs._runtime.content import Corrupted, Unstorable, decode, encode
-from ember_xcs._runtime.sqlite_file import SQLiteFile, check, checksum
+from ember_xcs._runtime.stored import check, checksum, open_file
 from ember_xcs.errors import OptionsError, XCSError
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ class _Directory:
             )
         self._max_bytes = max_bytes
         self._touched: dict[str, int] = {}
-        self._file = SQLiteFile(
+        self._file = open_file(
             directory / _FILE,
             _SCHEMA,
             _APPLICATION,

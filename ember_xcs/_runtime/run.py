@@ -28,12 +28,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ember_xcs._core.jax_state import jax_settings
 from ember_xcs._runtime import timeline as timelines
+from ember_xcs._runtime.batches import Batch
 from ember_xcs._runtime.dispatch import Dispatch
 from ember_xcs._runtime.failures import fallout, node_error
 from ember_xcs._runtime.io_loop import io_loop
 from ember_xcs._runtime.layout import EMPTY, Layout, layout_of
 from ember_xcs._runtime.observing import observed_steps
-from ember_xcs._runtime.policies import policies_of
+from ember_xcs._runtime.partial_fans import partial_fans
+from ember_xcs._runtime.watched_policies import policies_of
 from ember_xcs.errors import ExecutionCancelled, NodeExecutionError, XCSError
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from ember_xcs._core.options import ExecutionOptions
     from ember_xcs._lower.plan import Plan
     from ember_xcs._runtime.adaptive import Controller
+    from ember_xcs._runtime.dispatch import Place
     from ember_xcs._runtime.fan import OpenFan
 
 __all__ = ["Run", "current_run"]
@@ -76,37 +79,11 @@ class Run:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_attached",
-        "_cancelled",
-        "_drained",
-        "_lock",
-        "_records",
-        "arrivals",
-        "blocks_io_loop",
-        "context",
-        "ended_at",
-        "errors",
-        "failed_warmups",
-        "failure",
-        "fatal",
-        "flights",
-        "is_watched",
-        "jax_settings",
-        "layout",
-        "options",
-        "outer",
-        "plan",
-        "policies",
-        "readers",
-        "seats",
-        "skipped",
-        "skipped_ranks",
-        "started_at",
-        "steps",
-        "stopped",
-        "timed_out",
-        "values",
+        "__weakref__", "_attached", "_batches", "_cancelled", "_drained", "_lock",
+        "_records", "arrivals", "blocks_io_loop", "context", "ended_at", "errors",
+        "failed_warmups", "failure", "fatal", "flights", "is_watched", "jax_settings",
+        "layout", "open_fans", "options", "outer", "plan", "policies", "readers", "seats",
+        "skipped", "skipped_ranks", "started_at", "steps", "stopped", "timed_out", "values",
     )  # fmt: skip
 
     def __init__(
@@ -134,6 +111,8 @@ class Run:
         self.flights: set[Any] = set()
         self.seats: dict[str, list[Any]] = {}
         self.failed_warmups: list[Exception] = []
+        self.open_fans: dict[int, OpenFan] = {}
+        self._batches: list[int] = []
         self._attached: set[Stoppable] = set()
         self._drained: threading.Event | None = None
         self._lock = threading.Lock()
@@ -250,14 +229,27 @@ class Run:
         }
 
     def partial_results(self) -> dict[str, Any]:
-        """Returns what is computed and not freed, by node id and by output name."""
+        """Returns what is computed and not freed, by node id and by output name.
+
+        Of a batch of which some calls have ended there is a list with what each returned, and an
+        exception in the place of each of the others.
+        """
         values = self.values
         nodes = {
             node_id: values[slot]
             for node_id, slot in self.plan.node_slots.items()
             if values[slot] is not EMPTY
         }
-        return nodes | self.results
+        return partial_fans(self) | nodes | self.results
+
+    @property
+    def kept_results(self) -> dict[str, Any]:
+        """The results, and the parts that there are of others where these are wanted."""
+        results = self.results
+        if not (self.stopped and self.options.return_partial_results):
+            return results
+        known = {k: v for k, v in partial_fans(self).items() if k not in self.errors} | results
+        return {name: known[name] for name in self.plan.outputs if name in known}
 
     @property
     def complete(self) -> bool:
@@ -283,6 +275,7 @@ class Run:
             skipped=len(self.skipped),
             wall_seconds=ended - self.started_at,
             failed_warmups=len(self.failed_warmups),
+            batches=self._batches,
             figures={} if self.policies is None else self.policies.figures,
         )
 
@@ -323,13 +316,25 @@ class Run:
         error: BaseException,
         fan: OpenFan | None = None,
         element: int | None = None,
+        size: int = 1,
     ) -> NodeExecutionError:
-        """Returns the error of a task that failed, or of one of its calls."""
+        """Returns the error of a task that failed, or of one of its calls.
+
+        Args:
+            rank: The task.
+            error: What it raised.
+            fan: Its calls, if it is many.
+            element: Which of them it was.
+            size: How many calls it was made together with, itself included.
+        """
         task = self.layout.tasks[rank]
-        values = self.arguments(rank)
-        if fan is None or task.fan is None or element is None:
-            return node_error(task, error, values)
-        return node_error(task, error, fan.calls[element], task.fan.describe(values, element))
+        values, where = self.arguments(rank), ""
+        if fan is not None and task.fan is not None and element is not None:
+            where = f" at {task.fan.describe(values, element)}"
+            values = fan.calls[element]
+        if size > 1:
+            where += f" in a batch of {size} calls"
+        return node_error(task, error, values, where)
 
     def abort(self, error: BaseException) -> None:
         """Ends the run because of an exception that is not the business of a node."""
@@ -440,10 +445,16 @@ class Run:
         """Returns the values that a task reads."""
         return tuple(self.values[slot] for slot in self.layout.tasks[rank].reads)
 
-    def record(self, rank: int, element: int | None, worker: str, start: float) -> None:
-        """Notes a call that has just ended, where calls are recorded."""
+    def record(self, rank: int, element: Place, worker: str, start: float) -> None:
+        """Notes a call that has just ended, or those of a batch, where calls are recorded."""
         if self._records is not None:
-            self._records.append((rank, element, worker, start, time.perf_counter()))
+            end = time.perf_counter()
+            units = element.units if isinstance(element, Batch) else [(rank, element)]
+            self._records.extend((one, k, worker, start, end) for one, k in units)
+
+    def count_batch(self, size: int) -> None:
+        """Notes that so many calls were made together."""
+        self._batches.append(size)
 
     @property
     def is_observed(self) -> bool:

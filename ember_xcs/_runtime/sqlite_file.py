@@ -13,7 +13,6 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sqlite3
 import threading
@@ -21,18 +20,16 @@ import time
 import warnings
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from ember_xcs._runtime.encoding_rules import Corrupted
 from ember_xcs.errors import XCSError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["SQLiteFile", "check", "checksum"]
+__all__ = ["SQLiteFile"]
 
 _BUSY_SECONDS: Final = 30.0
-_CHECKSUM_BYTES: Final = 16
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _COMPANIONS: Final = ("", "-wal", "-shm")
 
@@ -238,26 +235,6 @@ def _exclusively(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.close()
-
-
-def checksum(*parts: str | bytes) -> bytes:
-    """Returns a checksum of a value and what it is stored under."""
-    state = hashlib.blake2b(digest_size=_CHECKSUM_BYTES)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        state.update(len(data).to_bytes(8, "little"))
-        state.update(data)
-    return state.digest()
-
-
-def check(data: Any, stored: Any, *names: str) -> None:
-    """Raises if a value that was read is not what was written under these names.
-
-    Raises:
-        Corrupted: It is not.
-    """
-    if not isinstance(data, bytes) or stored != checksum(*names, data):
-        raise Corrupted("its checksum does not fit")
 
 
 _files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()

@@ -120,6 +120,8 @@ def _deadline(settings: ExecutionOptions) -> float | None:
 @contextlib.contextmanager
 def _within_policies(run: Run) -> Iterator[None]:
     """Has a run whose budget is spent end with what it has, where that is wanted."""
+    if run.policies is not None:
+        run.policies.start()
     try:
         yield
     except BudgetExceeded as error:
@@ -127,7 +129,7 @@ def _within_policies(run: Run) -> Iterator[None]:
             raise
     finally:
         if run.policies is not None:
-            run.policies.memory.end(is_complete=run.complete)
+            run.policies.end(is_complete=run.complete)
 
 
 def _perform(run: Run, scheduler: Scheduler) -> None:

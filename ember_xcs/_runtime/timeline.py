@@ -47,7 +47,8 @@ class ExecutionMetrics:
     """What a run came to.
 
     Where calls were not measured (neither ``collect_metrics`` nor ``trace_execution``), only
-    ``tasks``, ``failed``, ``skipped``, ``wall_seconds`` and ``failed_warmups`` are known.
+    ``tasks``, ``failed``, ``skipped``, ``wall_seconds``, ``failed_warmups``, ``batches`` and
+    ``batched_calls`` are known.
 
     Attributes:
         tasks: How many tasks the plan has.
@@ -59,6 +60,8 @@ class ExecutionMetrics:
         peak_concurrency: The most calls in flight at once; None where not measured.
         workers: How many calls each worker made, by its name; None where not measured.
         failed_warmups: How many compilations ahead of time failed.
+        batches: How many times batch end points were asked, further attempts included.
+        batched_calls: How many calls they were asked for together.
         attempts: How many times host operators were called, in the runs within this one too. This
             and what follows is known where calls are measured, or go through limits, retries,
             budgets, a cache or a journal; else None.
@@ -79,6 +82,8 @@ class ExecutionMetrics:
     peak_concurrency: int | None = None
     workers: Mapping[str, int] | None = field(default=None, repr=False)
     failed_warmups: int = 0
+    batches: int = 0
+    batched_calls: int = 0
     attempts: int | None = None
     retries: int | None = None
     tokens: int | None = None
@@ -130,11 +135,19 @@ def metrics(
     skipped: int,
     wall_seconds: float,
     failed_warmups: int,
+    batches: Sequence[int],
     figures: Mapping[str, Any],
 ) -> ExecutionMetrics:
     """Returns what a run came to."""
     base = ExecutionMetrics(
-        len(tasks), failed, skipped, wall_seconds, failed_warmups=failed_warmups, **figures
+        len(tasks),
+        failed,
+        skipped,
+        wall_seconds,
+        failed_warmups=failed_warmups,
+        batches=len(batches),
+        batched_calls=sum(batches),
+        **figures,
     )
     if records is None:
         return base

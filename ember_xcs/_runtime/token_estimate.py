@@ -14,17 +14,19 @@ class TokenEstimate:
     """What calls use of what was expected for them: a ratio over the last of them."""
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[float, float]] = deque()
+        self._each_expected: deque[float] = deque(maxlen=_MOST_SAMPLES)
+        self._each_used: deque[float] = deque(maxlen=_MOST_SAMPLES)
         self._expected = self._used = 0.0
 
     @property
     def knows(self) -> bool:
         """Whether a call has ended."""
-        return bool(self._samples)
+        return bool(self._each_used)
 
     def allows(self, in_flight: int) -> bool:
         """Whether enough is known for another call beside those in flight."""
-        return in_flight <= len(self._samples) or len(self._samples) == _MOST_SAMPLES
+        known = len(self._each_used)
+        return in_flight <= known or known == _MOST_SAMPLES
 
     def of(self, expected: float) -> float:
         """Returns what a call is likely to use."""
@@ -34,8 +36,6 @@ class TokenEstimate:
 
     def add(self, expected: float, used: float) -> None:
         """Learns from a call that has ended."""
-        self._samples.append((expected, used))
-        if len(self._samples) > _MOST_SAMPLES:
-            self._samples.popleft()
-        self._expected = sum(expected for expected, _ in self._samples)
-        self._used = sum(used for _, used in self._samples)
+        self._each_expected.append(expected)
+        self._each_used.append(used)
+        self._expected, self._used = sum(self._each_expected), sum(self._each_used)

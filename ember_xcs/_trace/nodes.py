@@ -160,7 +160,10 @@ class StagedCall(HostOperator):
     @derived
     def uses_batch(self) -> bool:
         """Whether its calls go to the operator's batch end point together."""
-        return bool(self.batch) and self.site.operator.has_batch and not self.site.raw
+        site = self.site
+        if not self.batch or site.raw or not site.operator.has_batch:
+            return False
+        return not any(any(self.mapped[k]) for k in site.operator_operands)  # one operator for all
 
     @derived
     def signature(self) -> Signature:

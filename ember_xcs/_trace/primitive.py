@@ -90,6 +90,14 @@ class CallSite:
         is_plain = kinds <= _BY_POSITION and all(type(k) is int for k in positions)
         return tuple(positions) if is_plain else None
 
+    @functools.cached_property
+    def operator_operands(self) -> tuple[int, ...]:
+        """The operands that are arrays of the operator itself."""
+        if not self.traced_operator:
+            return ()
+        operator, _ = self.structure.unflatten(self.operand_positions)
+        return tuple(jax.tree.leaves(operator))
+
     def __repr__(self) -> str:
         return self.operator.name
 

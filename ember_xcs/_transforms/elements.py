@@ -117,6 +117,7 @@ class _ElementFan:
     chunk_size: int | None
     keeps_errors: bool
     noun: str
+    goes_together: bool
 
     def split(self, values: tuple[Any, ...]) -> Sequence[tuple[Any, ...]]:
         """Returns the arguments of each call."""
@@ -140,6 +141,10 @@ class _ElementFan:
             else:
                 joined.extend(result)
         return joined
+
+    def partial(self, values: tuple[Any, ...], results: Sequence[Any]) -> list[Any]:
+        """Returns the results in the order of the elements."""
+        return self.join(values, results)
 
     def describe(self, values: tuple[Any, ...], index: int) -> str:
         """Returns ``"element 3"``."""
@@ -176,6 +181,11 @@ class ElementCalls:
         """Returns the same under another name."""
         return dataclasses.replace(self, name=name)
 
+    def _goes_together(self, function: Callable[..., Any]) -> bool:
+        """Whether elements go to a batch end point: not where an executor is to have each."""
+        is_free = self.executor is None and self.chunk_size is None
+        return is_free and isinstance(function, HostOperator) and function.has_batch
+
     def _timeout(self, policy: HostPolicy) -> float | None:
         """The most that one call of a worker may take: as long as its elements in turn."""
         seconds = policy.timeout_seconds
@@ -198,7 +208,12 @@ class ElementCalls:
             reads=(0,),
             writes=(1,),
             executor=executor,
-            fan=_ElementFan(self.chunk_size, self.on_error == "return", self.noun),
+            fan=_ElementFan(
+                self.chunk_size,
+                self.on_error == "return",
+                self.noun,
+                self._goes_together(function),
+            ),
             timeout_seconds=self._timeout(policy),
             concurrency=self.workers,
             host=function,

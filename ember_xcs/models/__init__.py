@@ -23,13 +23,16 @@ from typing import Any
 
 from ember_xcs.models._api import Ask, ModelAPI, ModelRequest, ModelResponse, ModelUsage, Price
 from ember_xcs.models._llm_operator import LLMOperator
+from ember_xcs.models._minilm import MiniLM
 from ember_xcs.models._mock import MockModel
 from ember_xcs.models._openai_compatible import OpenAICompatible
 from ember_xcs.models._registry import BoundModel, available, instance, register
+from ember_xcs.models._smollm2 import SmolLM2
 
 __all__ = [
     "BoundModel",
     "LLMOperator",
+    "MiniLM",
     "MockModel",
     "ModelAPI",
     "ModelRequest",
@@ -37,6 +40,7 @@ __all__ = [
     "ModelUsage",
     "OpenAICompatible",
     "Price",
+    "SmolLM2",
     "available",
     "instance",
     "register",
@@ -52,4 +56,5 @@ class _Models(types.ModuleType):
 
 
 register("mock", MockModel)
+register("smollm2", SmolLM2)
 sys.modules[__name__].__class__ = _Models

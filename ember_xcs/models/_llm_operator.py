@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel
 
-from ember_xcs._core.operator import HostOperator
+from ember_xcs._core.operator import HostOperator, Operator
 from ember_xcs._core.operator_class import derived, instance_only, kept
 from ember_xcs._core.outputs import OutputType, output_type
 from ember_xcs._core.pydantic_models import is_model_class
 from ember_xcs._core.signature import Signature, record_fields
 from ember_xcs._core.template import Template
 from ember_xcs.models._api import ModelAPI, ModelRequest, ModelResponse, model_name
-from ember_xcs.models._registry import found
+from ember_xcs.models._registry import BoundModel, found
 from ember_xcs.models._retrying import retrying
 from ember_xcs.models._talk import Talk
 
@@ -100,7 +100,7 @@ class LLMOperator(HostOperator):
             )
         if type(answers) is not int or answers < 1:
             raise TypeError(f"LLMOperator: answers={answers!r} is to be an int of at least 1.")
-        self.model = found(model)
+        self.model = _held(found(model))
         self.prompt = prompt if isinstance(prompt, Template) else Template(prompt)
         self.output = output
         self.name = name or type(self).__name__
@@ -205,6 +205,12 @@ class LLMOperator(HostOperator):
     def __xcs_identity__(self) -> Any:
         """What its answers depend on."""
         return self.model, self.prompt, self.output, self.answers
+
+
+def _held(model: Any) -> Any:
+    """A model that is an operator, as a static value: its weights are no leaves of whoever asks."""
+    is_tree: bool = isinstance(model, Operator)
+    return BoundModel(model, {}) if is_tree else model
 
 
 def _signature(prompt: Template, output: type[BaseModel] | None) -> Signature:

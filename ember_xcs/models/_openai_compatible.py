@@ -1,7 +1,7 @@
 """``OpenAICompatible``: the models of any server that speaks OpenAI's chat protocol.
 
-Nothing that leaves this module but a response holds a key or a prompt. The errors of the client do,
-in their requests and messages, and so do the local variables on the way from it. So failures are
+Nothing that leaves this module but a response holds a key or a prompt. The errors of the transport
+do, and so do the local variables on the way from it. So failures are
 returned as ours up to the outermost function, which raises them with nothing else at hand.
 """
 
@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import time
 import urllib.parse
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ember_xcs.errors import AuthenticationFailed, InvalidRequest, ModelError, ServiceUnavailable
 from ember_xcs.models._api import Ask, ModelRequest, ModelResponse, Price, request_of
-from ember_xcs.models._connections import connection, sdk
+from ember_xcs.models._connections import Connection, connection, transport
 from ember_xcs.models._io import on_io_loop, wait_for
-from ember_xcs.models._provider_errors import translated
+from ember_xcs.models._provider_errors import not_json, not_sendable, refusal, unreachable
 from ember_xcs.models._responses import Malformed, response_from
 from ember_xcs.models._retrying import retries_itself
 
@@ -77,7 +79,7 @@ class OpenAICompatible:
             raise ValueError(f"OpenAICompatible: timeout_seconds={timeout_seconds!r} is to be > 0.")
         if type(concurrency) is not int or concurrency < 1:
             raise ValueError(f"OpenAICompatible: concurrency={concurrency!r} is to be an int >= 1.")
-        sdk()  # here, and not at the first call, which would hold up the I/O loop
+        transport()  # here, and not at the first call, which would hold up the I/O loop
         self.model = model
         self.base_url = _checked_url(base_url or _OPENAI)
         self.timeout_seconds = timeout_seconds
@@ -138,28 +140,42 @@ class OpenAICompatible:
             return AuthenticationFailed(
                 f"model {self.name!r} has no key: give api_key=, or set {_KEY_VARIABLE}.", self.name
             )
-        client, line, _ = connection(self.base_url, self.concurrency)
-        async with line:
-            return await self._post(client, request)
-
-    async def _post(self, client: Any, request: ModelRequest) -> ModelResponse | ModelError:
-        openai = sdk()
-        begun = time.perf_counter()
-        scope = asyncio.timeout(self.timeout_seconds)
         try:
-            async with scope:  # the client's own methods cost as much again as the rest
-                answer = await client.post(
-                    "/chat/completions",
-                    cast_to=object,
-                    body={"model": self.model, "messages": request.chat, **request.params},
-                    options={"headers": self._key.headers(openai)},
-                )
+            body = _written({"model": self.model, "messages": request.chat, **request.params})
+            headers = self._key.headers()
+        except (TypeError, ValueError) as error:
+            return not_sendable(error, self.name)
+        to = connection(self.base_url, self.concurrency)
+        async with to.line:
+            return await self._post(to, body, headers)
+
+    async def _post(
+        self, to: Connection, body: bytes, headers: dict[str, str]
+    ) -> ModelResponse | ModelError:
+        begun = time.perf_counter()
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                answer = await _answer(to, f"{self.base_url}/chat/completions", body, headers)
         except TimeoutError:
             return self._took_too_long()
-        except (openai.OpenAIError, ValueError) as error:
-            return translated(error, self.name, self._key.current())
+        except (transport().ClientError, OSError):
+            return unreachable(self.name)
+        except ValueError as error:
+            return not_sendable(error, self.name)
+        return self._read(answer, time.perf_counter() - begun)
+
+    def _read(self, answer: _Answer, seconds: float) -> ModelResponse | ModelError:
+        if not 200 <= answer.status < 300:
+            key = self._key.current()
+            return refusal(answer.status, answer.headers, answer.body, self.name, key)
         try:
-            return response_from(answer, self, time.perf_counter() - begun)
+            said = json.loads(answer.body)
+        except ValueError:
+            if "json" in answer.headers.get("Content-Type", ""):
+                return not_json(self.name)
+            said = None
+        try:
+            return response_from(said, self, seconds)
         except Malformed as error:
             return error.for_model(self.name)
 
@@ -184,6 +200,23 @@ def _raised_or_returned(outcome: ModelResponse | ModelError) -> ModelResponse:
     return outcome
 
 
+class _Answer(NamedTuple):
+    """What a server sent."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def _answer(to: Connection, url: str, body: bytes, headers: dict[str, str]) -> _Answer:
+    async with to.session.post(url, data=body, headers=headers, proxy=to.proxy) as response:
+        return _Answer(response.status, response.headers, await response.read())
+
+
+def _written(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+
+
 class _Secret:
     """A key that nothing shows, and that no pickle holds."""
 
@@ -196,10 +229,18 @@ class _Secret:
         """Returns the key; where none was given, that of the environment at this time."""
         return self._value or os.environ.get(_KEY_VARIABLE) or None
 
-    def headers(self, openai: Any) -> dict[str, Any]:
-        """Returns the headers that show the key to the server."""
+    def headers(self) -> dict[str, str]:
+        """Returns the headers that show the key to the server.
+
+        Raises:
+            ValueError: The key is no text that a header can have.
+        """
         key = self.current()
-        return {"Authorization": openai.omit if key is None else f"Bearer {key}"}
+        if key is None:
+            return {}
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("a key is printable ASCII")
+        return {"Authorization": f"Bearer {key}"}
 
     def __reduce__(self) -> Any:
         return (_Secret, ())

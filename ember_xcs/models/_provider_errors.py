@@ -1,4 +1,4 @@
-"""The errors of the client as ours: what went wrong, without what was sent.
+"""What goes wrong with a server as our errors: without what was sent.
 
 What the server says is left out, because servers repeat keys and prompts; of it only the short
 names of the kind of error and of the parameter at fault are passed on.
@@ -22,9 +22,8 @@ from ember_xcs.errors import (
     ResponseInvalid,
     ServiceUnavailable,
 )
-from ember_xcs.models._connections import sdk
 
-__all__ = ["retry_after_of", "translated"]
+__all__ = ["not_json", "not_sendable", "refusal", "retry_after_of", "unreachable"]
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,47}")
 
@@ -44,29 +43,26 @@ _REFUSED: Final = (
 _FAILED: Final = (ServiceUnavailable, "failed", "Try again, or set retry=")
 
 
-def translated(error: Exception, model: str, key: str | None) -> ModelError:
-    """Returns an error of the client as one of ours, which holds nothing of it.
+def unreachable(model: str) -> ModelError:
+    """Returns the error of a server that did not answer, or not to the end."""
+    return ServiceUnavailable(
+        f"the server of model {model!r} could not be reached, or ended the connection before "
+        "it had answered. Check base_url, or try again.",
+        model,
+    )
 
-    Args:
-        error: What the client raised.
-        model: The name of the model.
-        key: The key, which no message may have.
-    """
-    openai = sdk()
-    if isinstance(error, openai.APIStatusError):
-        return _refusal(error, model, key)
-    if isinstance(error, openai.APIConnectionError):
-        return ServiceUnavailable(
-            f"the server of model {model!r} could not be reached, or ended the connection before "
-            "it had answered. Check base_url, or try again.",
-            model,
-        )
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | openai.APIError):
-        return ResponseInvalid(
-            f"the server of model {model!r} sent an answer that is not JSON. Check that base_url "
-            "leads to a server of OpenAI's chat protocol, or try again.",
-            model,
-        )
+
+def not_json(model: str) -> ModelError:
+    """Returns the error of a server that says it sends JSON, and does not."""
+    return ResponseInvalid(
+        f"the server of model {model!r} sent an answer that is not JSON. Check that base_url "
+        "leads to a server of OpenAI's chat protocol, or try again.",
+        model,
+    )
+
+
+def not_sendable(error: Exception, model: str) -> ModelError:
+    """Returns the error of a request that cannot be written down."""
     return InvalidRequest(
         f"the request to model {model!r} could not be sent: {type(error).__name__} in the client. "
         "Check that its parameters are JSON, without NaN, and that the key is plain text.",
@@ -74,25 +70,49 @@ def translated(error: Exception, model: str, key: str | None) -> ModelError:
     )
 
 
-def _refusal(error: Any, model: str, key: str | None) -> ModelError:
-    status: int = error.status_code
+def refusal(
+    status: int, headers: Mapping[str, str], body: bytes, model: str, key: str | None
+) -> ModelError:
+    """Returns the error of a server that answered with a status of failure.
+
+    Args:
+        status: The status.
+        headers: The headers of the answer.
+        body: The answer.
+        model: The name of the model.
+        key: The key, which no message may have.
+    """
     known = _FAILED if status >= 500 else _REFUSED
     kind, what, remedy = _BY_STATUS.get(status, known)
-    names = "".join(f", {label} {name}" for label, name in _names(error, key))
+    names = "".join(f", {label} {name}" for label, name in _names(body, key))
     return kind(
         f"the server of model {model!r} {what} (HTTP {status}{names}). {remedy}.",
         model,
         status,
-        retry_after_of(error.response.headers),
+        retry_after_of(headers),
     )
 
 
-def _names(error: Any, key: str | None) -> Iterator[tuple[str, str]]:
+def _names(body: bytes, key: str | None) -> Iterator[tuple[str, str]]:
     """Yields the names in an error of the server that cannot be a prompt or a key."""
-    for label, name in (("type", error.type), ("code", error.code), ("parameter", error.param)):
-        is_short = isinstance(name, str) and _NAME.fullmatch(name)
-        if is_short and not (key and key in name):
+    said = _error_in(body)
+    for label, field in (("type", "type"), ("code", "code"), ("parameter", "param")):
+        name = said.get(field)
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            continue
+        if not (key and key in name):
             yield label, name
+
+
+def _error_in(body: bytes) -> Mapping[str, Any]:
+    """What a server says of an error; empty where it does not say it in JSON."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return {}
+    if isinstance(said, dict):
+        said = said.get("error", said)
+    return said if isinstance(said, dict) else {}
 
 
 def retry_after_of(headers: Mapping[str, str]) -> float | None:

@@ -85,12 +85,12 @@ def make_program(library: Library, latency_seconds: float = 0.0) -> Program:
         library: What the answers are from.
         latency_seconds: How long each call of a reader waits, in seconds.
     """
-    host = _host_operators(library)
+    host = host_operators(library)
     readers = [reader(library, latency_seconds) for reader in READERS]
 
     def answer(question: str) -> Answer:
         query = host.embed_question(question)
-        scores = _relevance(library, query)
+        scores = relevance(library, query)
         candidates = numeric.shortlist(scores, CANDIDATES)
         passages = jax.vmap(host.fetch)(candidates)
         focus = jax.vmap(host.focus, in_axes=(None, 0))(question, passages)
@@ -112,7 +112,7 @@ def make_program(library: Library, latency_seconds: float = 0.0) -> Program:
 
     def answer_sequentially(question: str) -> Answer:
         query = host.embed_question(question)
-        scores = _relevance(library, query)
+        scores = relevance(library, query)
         candidates = numeric.shortlist(scores, CANDIDATES)
         passages = [host.fetch(int(index)) for index in candidates]
         focus = jnp.array([host.focus(question, passage) for passage in passages])
@@ -131,14 +131,23 @@ def make_program(library: Library, latency_seconds: float = 0.0) -> Program:
     return Program(xcs.jit.trace(answer), xcs.jit.trace(answers), answer_sequentially)
 
 
-class _HostOperators(NamedTuple):
+class HostOperators(NamedTuple):
+    """What looks things up in a library.
+
+    Attributes:
+        embed_question: The terms of a question, as a vector.
+        embed_draft: The terms of a text and of its source, as a vector.
+        fetch: From a position to the passage.
+        focus: How much of a question one sentence of a passage covers, from 0 to 1.
+    """
+
     embed_question: Any
     embed_draft: Any
     fetch: Any
     focus: Any
 
 
-def _host_operators(library: Library) -> _HostOperators:
+def host_operators(library: Library) -> HostOperators:
     """Returns the host operators that look things up in a library."""
     vector = jax.ShapeDtypeStruct(library.rarity.shape, jnp.float32)
 
@@ -163,8 +172,9 @@ def _host_operators(library: Library) -> _HostOperators:
         headed = max((library.coverage(asked, line + above) for line in lines), default=0.0)
         return (alone + headed) / 2
 
-    return _HostOperators(embed_question, embed_draft, fetch, focus)
+    return HostOperators(embed_question, embed_draft, fetch, focus)
 
 
-def _relevance(library: Library, query: jax.Array) -> Any:
+def relevance(library: Library, query: jax.Array) -> Any:
+    """Returns how well each passage of a library fits the terms of a question."""
     return numeric.relevance(library.bm25, library.titles, library.lead, library.rarity, query)

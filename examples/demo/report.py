@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import ember_xcs as xcs
+from examples.demo.answering import Answer as Written
 from examples.demo.program import Answer
 from examples.demo.readers import READERS
 
@@ -49,6 +50,17 @@ def print_answer(question: str, answer: Answer) -> None:
     print_text(draft.text)
     source = textwrap.shorten(draft.source, 60, placeholder=" ...")
     print(f"  — {source}; by {reader}, score {score:.2f}\n")
+
+
+def print_best(question: str, answer: Written, passages: int, samples: int, seconds: float) -> None:
+    """Prints a question, the best draft, and what the others are worth."""
+    print(f"? {question}")
+    print_text(answer.best.text)
+    source = textwrap.shorten(answer.best.source, 60, placeholder=" ...")
+    scores = ", ".join(f"{score:.2f}" for score in sorted(answer.scores.tolist(), reverse=True))
+    print(f"  — from {source}")
+    print(f"  {passages} passages, {samples} drafts of each; their scores: {scores}")
+    print(f"  {seconds:.1f} s\n")
 
 
 def print_graph(graph: xcs.XCSGraph) -> None:

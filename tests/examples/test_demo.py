@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from examples.demo import numeric
-from examples.demo.__main__ import main
 from examples.demo.corpus import load_passages
+from examples.demo.extractive import main
 from examples.demo.library import Library, load_library
 from examples.demo.program import Answer, Program, ask, make_program
 from examples.demo.readers import READERS

@@ -347,12 +347,20 @@ def test_a_process_that_ends_says_nothing(server):
     assert "nclosed" not in done.stderr
 
 
+def test_a_proxy_of_the_environment_is_asked_unless_the_server_is_excepted(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url.removesuffix("/v1"))
+    monkeypatch.setenv("no_proxy", "excepted.invalid")
+    assert OpenAICompatible("small", "http://behind.invalid/v1").generate("a").text == "A"
+    with pytest.raises(xcs.ServiceUnavailable):
+        OpenAICompatible("small", "http://excepted.invalid/v1").generate("a")
+    assert len(server.bodies) == 1
+
+
 # Being made
 
 
-@pytest.mark.parametrize("missing", ["openai", "aiohttp"])
-def test_a_missing_extra_says_how_to_install_it(monkeypatch, missing):
-    monkeypatch.setitem(sys.modules, missing, None)
+def test_a_missing_extra_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(ImportError, match=r"Install it with: pip install ember_xcs\[openai\]"):
         OpenAICompatible("small")
 

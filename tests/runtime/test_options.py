@@ -8,6 +8,7 @@ import contextvars
 import pytest
 
 from ember_xcs._core.options import (
+    DEFAULTS,
     ExecutionOptions,
     execution_options,
     get_execution_options,
@@ -49,7 +50,7 @@ def test_an_unknown_scheduler_is_an_error_that_lists_the_known_ones() -> None:
 
 
 def test_options_that_come_with_later_stages_are_not_accepted() -> None:
-    for name in ("progress", "hooks", "seed"):
+    for name in ("hooks", "seed"):
         with pytest.raises(OptionsError, match=name):
             ExecutionOptions(**{name: None})
 
@@ -77,7 +78,29 @@ def test_precedence_is_argument_inner_outer_set_default() -> None:
         assert resolve_options().max_workers == 2
     assert resolve_options().max_workers == 1
     reset_execution_options()
-    assert resolve_options() == ExecutionOptions()
+    assert get_execution_options() == ExecutionOptions()
+
+
+@pytest.mark.parametrize("name", sorted(ExecutionOptions.model_fields))
+def test_a_run_without_options_reads_the_defaults_of_the_record(name: str) -> None:
+    assert getattr(resolve_options(), name) == getattr(ExecutionOptions(), name)
+
+
+def test_the_options_in_force_are_a_record_where_none_were_given() -> None:
+    assert get_execution_options().replace(max_workers=3) == ExecutionOptions(max_workers=3)
+
+
+def test_the_options_of_a_run_without_options_add_nothing_to_a_call() -> None:
+    with execution_options(max_workers=2):
+        assert resolve_options(DEFAULTS).max_workers == 2
+        with execution_options(DEFAULTS):
+            assert resolve_options().max_workers == 2
+
+
+def test_defaults_with_some_options_changed_are_checked() -> None:
+    assert DEFAULTS.replace(max_workers=2) == ExecutionOptions(max_workers=2)
+    with pytest.raises(OptionsError, match="max_workers"):
+        DEFAULTS.replace(max_workers=0)
 
 
 def test_setting_within_a_block_does_not_override_the_block() -> None:

@@ -166,7 +166,7 @@ def test_a_damaged_entry_is_dropped_counted_and_said(tmp_path, damage) -> None:
 
 
 def test_a_value_of_an_unknown_format_is_dropped(tmp_path) -> None:
-    from ember_xcs._runtime.sqlite_file import checksum
+    from ember_xcs._runtime.stored import checksum
 
     with ResultCache(tmp_path) as cache:
         cache.put("a", [1])

@@ -6,6 +6,8 @@ import os
 import time
 from typing import Any
 
+import ember_xcs as xcs
+
 
 def square(x: int) -> int:
     return x * x
@@ -40,3 +42,15 @@ class Strange(Exception):
 
 def fail_strangely(x: Any = None) -> None:
     raise Strange(1, 2)
+
+
+class Squares(xcs.HostOperator):
+    """Squares numbers in a process, and says in which, and how many together."""
+
+    executor = "process"
+
+    def forward(self, x: int) -> tuple[int, int, int]:
+        return x * x, os.getpid(), 1
+
+    def forward_batch(self, x: list[int]) -> list[Any]:
+        return [(v * v, os.getpid(), len(x)) if v else ValueError("none") for v in x]
