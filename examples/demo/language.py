@@ -7,6 +7,7 @@ a numeric one that judges, compiled with the numbers around it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -104,6 +105,13 @@ class Writer(xcs.HostOperator):
         return models.ModelRequest(prompt=prompt, params=params)
 
 
+def finished(response: models.ModelResponse) -> str:
+    """Returns the text of an answer; of one that was cut off, the sentences that are whole."""
+    text = response.text.strip()
+    whole = re.match(r".*[.!?](?=\s|$)", text, re.DOTALL)
+    return whole[0] if whole and response.finish_reason == "length" else text
+
+
 class LocalWriter(Writer):
     """Drafts by a local model: all that are asked for at once are one batch."""
 
@@ -121,7 +129,7 @@ class LocalWriter(Writer):
             xcs.record_usage(tokens=response.usage.tokens)
         return [
             Draft(
-                text=response.text.strip(),
+                text=finished(response),
                 source=passage.source,
                 confidence=float(np.exp(np.mean(response.raw["logprobs"]))),
             )
@@ -137,7 +145,7 @@ class RemoteWriter(Writer):
         response = await self.model.agenerate(self.request(question, passage, seed))
         if response.usage is not None:
             xcs.record_usage(tokens=response.usage.tokens, cost=response.cost)
-        return Draft(text=response.text.strip(), source=passage.source)
+        return Draft(text=finished(response), source=passage.source)
 
 
 def local_language(model: models.SmolLM2) -> Language:

@@ -88,8 +88,22 @@ def test_confidence_is_the_mean_probability_of_the_tokens(library, small) -> Non
     response = small.generate(writer.request(QUESTION, passage, 7))
     logprobs = np.array(response.raw["logprobs"])
     draft = writer(QUESTION, passage, 7)
-    assert draft.text == response.text.strip()
+    assert draft.text == language.finished(response)
     np.testing.assert_allclose(draft.confidence, np.exp(logprobs.mean()), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "shown"),
+    [
+        (" One. Two? Thr", "length", "One. Two?"),
+        ("Version 3.12 is", "length", "Version 3.12 is"),
+        ("It ends here", "stop", "It ends here"),
+        ("Whole.", "length", "Whole."),
+    ],
+)
+def test_an_answer_that_was_cut_off_ends_with_a_sentence(text, reason, shown) -> None:
+    response = models.ModelResponse(text=text, model="small", finish_reason=reason)
+    assert language.finished(response) == shown
 
 
 def test_the_judge_is_the_odds_of_yes(library, small, monkeypatch) -> None:
