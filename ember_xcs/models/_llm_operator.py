@@ -17,6 +17,7 @@ from ember_xcs._core.outputs import OutputType, output_type
 from ember_xcs._core.pydantic_models import is_model_class
 from ember_xcs._core.signature import Signature, record_fields
 from ember_xcs._core.template import Template
+from ember_xcs.errors import OptionsError
 from ember_xcs.models._api import ModelAPI, ModelRequest, ModelResponse, model_name
 from ember_xcs.models._registry import BoundModel, found
 from ember_xcs.models._retrying import retrying
@@ -55,9 +56,12 @@ class LLMOperator(HostOperator):
             or else for what the options say.
         timeout: The most that one call may take, in seconds.
         max_batch_size: The most prompts that ``generate_batch`` takes at once.
+        batch_window_seconds: How long a call that is ready waits for others to be one batch, at
+            most.
 
     Raises:
-        OptionsError: No model is registered by that name.
+        OptionsError: No model is registered by that name; or calls are to wait for one another to
+            be a batch, and the model has none.
         TypeError: An argument is not of its kind.
 
     Example:
@@ -92,6 +96,7 @@ class LLMOperator(HostOperator):
         retry: Retry | None = None,
         timeout: float | None = None,
         max_batch_size: int | None = None,
+        batch_window_seconds: float | None = None,
     ) -> None:
         if output is not None and not is_model_class(output):
             raise TypeError(
@@ -110,7 +115,14 @@ class LLMOperator(HostOperator):
             "retry": retry or self.retry or getattr(self.model, "retry", None),
             "timeout_seconds": timeout or self.timeout,
             "max_batch_size": max_batch_size or self.max_batch_size,
+            "batch_window_seconds": batch_window_seconds or self.batch_window_seconds,
         }
+        if batch_window_seconds and not self.has_batch:
+            raise OptionsError(
+                f"LLMOperator: batch_window_seconds={batch_window_seconds!r}, and the model "
+                f"{model_name(self.model)!r} has no generate_batch for which calls could wait for "
+                "one another. Leave it out, or take a model that has one."
+            )
         self.policy  # noqa: B018  (a bad setting is an error here, not at the first call)
 
     @derived

@@ -1,6 +1,7 @@
 """LLMOperator: in plain code, in graphs, under jit and vmap, with retries and metrics."""
 
 import asyncio
+import threading
 import time
 
 import jax
@@ -106,6 +107,27 @@ def test_a_batch_goes_to_the_batch_end_point_together(make):
     batched = xcs.jit.trace(jax.vmap(ask))
     assert batched(jnp.arange(6)) == ["0", "1", "2", "3", "4", "5"]
     assert sorted(model.batches) == [["0", "1", "2", "3"], ["4", "5"]]
+
+
+def test_calls_wait_for_one_another_as_long_as_the_operator_says():
+    model = Batching()
+    ask = LLMOperator(model, "{k}", batch_window_seconds=60.0)
+
+    @xcs.host
+    def slow(text: str) -> str:
+        early.wait(30)  # the other call is ready, and waits
+        return text
+
+    early = threading.Event()
+    opened = xcs.host(lambda text: (early.set(), text)[1])
+    both = xcs.jit.trace(lambda a, b: (ask(opened(a)), ask(slow(b))))
+    assert both("x", "y") == ("X", "Y")
+    assert sorted(model.batches[0]) == ["x", "y"]
+
+
+def test_there_is_no_waiting_without_a_batch_end_point():
+    with pytest.raises(xcs.OptionsError, match="'mock' has no generate_batch"):
+        LLMOperator(MockModel(), "{k}", batch_window_seconds=1.0)
 
 
 def test_an_ensemble_makes_a_call_for_each_sample():
