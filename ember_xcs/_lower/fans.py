@@ -172,6 +172,11 @@ class _Columns:
         Raises:
             OperatorOutputError: It is not one result for each call.
         """
+        if not isinstance(answer, Iterable) or isinstance(answer, str | bytes | Mapping):
+            raise OperatorOutputError(
+                f"forward_batch of operator {self._operator.name!r} returned a "
+                f"{type(answer).__name__}; it returns a list of one result for each call, in order."
+            )
         found = list(answer)
         if len(found) != len(part):
             raise OperatorOutputError(

@@ -124,7 +124,7 @@ def _rms(x: jax.Array, weight: jax.Array, epsilon: float) -> jax.Array:
 def _product(x: jax.Array, weight: jax.Array) -> jax.Array:
     """Of ``(rows, length, in)`` and ``(in, out)``: one of matrices, which is the quickest."""
     rows, length, width = x.shape
-    return (x.reshape(rows * length, width) @ weight).reshape(rows, length, -1)
+    return (x.reshape(rows * length, width) @ weight).reshape(rows, length, weight.shape[-1])
 
 
 def _mlp(layer: Layer, x: jax.Array) -> jax.Array:
@@ -160,17 +160,18 @@ def _attention(
     rows, length, width = x.shape
     heads, key_heads = architecture.heads, architecture.key_heads
     merged = _product(x, layer.query_key_value)
-    merged = merged.reshape(rows, length, heads + 2 * key_heads, -1).swapaxes(1, 2)
+    each = merged.shape[-1] // (heads + 2 * key_heads)
+    merged = merged.reshape(rows, length, heads + 2 * key_heads, each).swapaxes(1, 2)
     query, key, value = jnp.split(merged, (heads, heads + key_heads), axis=1)
     query, key = _rotated(query, rotation), _rotated(key, rotation)
     if past is not None:
         (keys, values), slot = past
         key = jax.lax.dynamic_update_slice_in_dim(keys, key, slot, 2)
         value = jax.lax.dynamic_update_slice_in_dim(values, value, slot, 2)
-    query = query.reshape(rows, key_heads, heads // key_heads, length, -1)
+    query = query.reshape(rows, key_heads, heads // key_heads, length, each)
     scores = jnp.einsum("bkgtd,bksd->bkgts", query, key, preferred_element_type=jnp.float32)
     scores = jnp.where(mask[:, None, None], scores / query.shape[-1] ** 0.5, -jnp.inf)
     weights = jax.nn.softmax(scores, -1).astype(x.dtype)
     mixed = jnp.einsum("bkgts,bksd->bkgtd", weights, value)
-    mixed = mixed.reshape(rows, heads, length, -1).swapaxes(1, 2).reshape(rows, length, width)
+    mixed = mixed.reshape(rows, heads, length, each).swapaxes(1, 2).reshape(rows, length, width)
     return _product(mixed, layer.attention_out), (key, value)

@@ -89,7 +89,8 @@ def embeddings_of(weights: EncoderWeights, heads: int, tokens: jax.Array) -> jax
 
 def _affine(x: jax.Array, layer: Affine) -> jax.Array:
     rows, length, width = x.shape
-    return (x.reshape(rows * length, width) @ layer.weight + layer.bias).reshape(rows, length, -1)
+    flat = x.reshape(rows * length, width) @ layer.weight + layer.bias
+    return flat.reshape(rows, length, layer.weight.shape[-1])
 
 
 def _normed(x: jax.Array, norm: Affine) -> jax.Array:
@@ -101,7 +102,7 @@ def _normed(x: jax.Array, norm: Affine) -> jax.Array:
 
 def _attended(layer: EncoderLayer, heads: int, x: jax.Array, is_token: jax.Array) -> jax.Array:
     rows, length, width = x.shape
-    merged = _affine(x, layer.query_key_value).reshape(rows, length, 3, heads, -1)
+    merged = _affine(x, layer.query_key_value).reshape(rows, length, 3, heads, width // heads)
     query, key, value = (merged[:, :, k].swapaxes(1, 2) for k in range(3))
     scores = jnp.einsum("bhtd,bhsd->bhts", query, key, preferred_element_type=jnp.float32)
     # Not minus infinity: a row without any token, which fills up a batch, would be nan.

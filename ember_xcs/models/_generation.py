@@ -136,7 +136,7 @@ def continued(
 
 def _zero_of_rows(prompts: Prompts, states: jax.Array) -> jax.Array:
     """Zeros made of what is read: what a loop carries in a mesh has to vary with it."""
-    columns = [x.reshape(x.shape[0], -1)[:, 0] for x in (*prompts, states)]
+    columns = [x[(slice(None), *[0] * (x.ndim - 1))] for x in (*prompts, states)]
     return jnp.stack([jnp.isnan(x.astype(jnp.float32)) for x in columns]).all(0).astype(jnp.int32)
 
 

@@ -49,7 +49,7 @@ class _Rule(NamedTuple):
 _NUMBERS: Final[Mapping[str, _Rule]] = {
     "max_tokens": _Rule((int,), 1, 2**31 - 1, "an int of at least 1"),
     "temperature": _Rule((int, float), 0.0, 100.0, "a number from 0 to 100"),
-    "top_p": _Rule((int, float), 1e-6, 1.0, "a number above 0, and at most 1"),
+    "top_p": _Rule((int, float), 1e-6, 1.0, "a number from 0.000001 to 1"),
     "seed": _Rule((int,), -(2**63), 2**63 - 1, "an int of 64 bits"),
 }
 _NAMES: Final = (*_NUMBERS, _SYNONYM, "stop")
@@ -68,7 +68,10 @@ def local_request(
             chat is too long.
     """
     params = _checked(request.params, name)
-    tokens = tokenizer.chat(_texts(request, name))
+    try:
+        tokens = tokenizer.chat(_texts(request, name))
+    except ValueError as error:
+        raise InvalidRequest(f"model {name!r} cannot read its prompt: {error}", name) from None
     room = context - len(tokens)
     if room < 1:
         raise InvalidRequest(

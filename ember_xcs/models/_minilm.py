@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -110,14 +111,14 @@ class MiniLM(Loaded):
         """
         shape = jnp.shape(tokens)
         longest = self.weights.positions.shape[0]
-        if not shape or shape[-1] > longest:
+        if not shape or not 0 < shape[-1] <= longest:
             raise ValueError(
                 f"MiniLM was given token ids of the shape {shape}; it takes (..., length), with a "
-                f"length of at most {longest}. Shorten the texts."
+                f"length of 1 to {longest}. Give the ids that encode() returns."
             )
-        ids = jnp.asarray(tokens, jnp.int32).reshape(-1, shape[-1])
+        ids = jnp.asarray(tokens, jnp.int32).reshape(math.prod(shape[:-1]), shape[-1])
         found: jax.Array = _embedded(self.weights, self.heads, ids)
-        return found.reshape(*shape[:-1], -1)
+        return found.reshape(*shape[:-1], found.shape[-1])
 
     def encode(self, text: str, length: int | None = None) -> npt.NDArray[np.int32]:
         """Returns the token ids of a text; what is behind the first 256 is left out.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,7 +151,7 @@ class SmolLM2(Loaded):
         """
         rows = _rows(tokens)
         logits: jax.Array = _logits(self.architecture, self.weights, rows)
-        return logits.reshape(*jnp.shape(tokens), -1)
+        return logits.reshape(*jnp.shape(tokens), logits.shape[-1])
 
     def complete(
         self,
@@ -172,6 +173,8 @@ class SmolLM2(Loaded):
             temperature: What logits are divided by; 0 for the likeliest token.
             top_p: Of which part of the probability tokens are drawn.
         """
+        if max_tokens < 1:
+            raise ValueError(f"SmolLM2.complete: max_tokens={max_tokens!r} is to be at least 1.")
         rows, shape = _rows(tokens), jnp.shape(tokens)[:-1]
         each = [
             jnp.broadcast_to(jnp.asarray(value, dtype), shape).reshape(-1)
@@ -204,7 +207,7 @@ class SmolLM2(Loaded):
         order = jnp.argsort(tokens < 0, axis=-1, stable=True)  # the padding of prompts goes last
         tokens, scored = (jnp.take_along_axis(x, order, -1) for x in (tokens, scored))
         each = _logprobs(self.architecture, self.weights, _rows(tokens))
-        each = each.reshape(*tokens.shape[:-1], -1)
+        each = each.reshape(*tokens.shape[:-1], each.shape[-1])
         return jnp.sum(jnp.where(scored[..., 1:], each, 0.0), -1)
 
     # -- texts --------------------------------------------------------------------------------
@@ -382,7 +385,12 @@ class SmolLM2(Loaded):
 def _rows(tokens: Any) -> jax.Array:
     """Token ids as a batch ``(rows, length)``; padding is any token, since no token sees it."""
     ids = jnp.maximum(jnp.asarray(tokens, jnp.int32), 0)
-    return ids.reshape(-1, ids.shape[-1])
+    if not ids.ndim or not ids.shape[-1]:
+        raise ValueError(
+            f"SmolLM2 was given token ids of the shape {ids.shape}; it takes (..., length), with a "
+            "length of at least 1. Give the ids of a text, as encode() returns them."
+        )
+    return ids.reshape(math.prod(ids.shape[:-1]), ids.shape[-1])
 
 
 def _timed(response: ModelResponse, begun: float) -> ModelResponse:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ember_xcs.models._weight_files import WeightsInvalid
 
-__all__ = ["ChatTokenizer", "TextTokenizer", "bucket", "padded", "tokenizers"]
+__all__ = ["ChatTokenizer", "TextTokenizer", "bucket", "checked_text", "padded", "tokenizers"]
 
 Tokens = npt.NDArray[np.int32]
 
@@ -72,7 +72,7 @@ class ChatTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Returns the tokens of a text, in which nothing is special."""
-        ids: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._bpe.encode(checked_text(text), add_special_tokens=False).ids
         return ids
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -135,7 +135,7 @@ class TextTokenizer:
             text: The text.
             longest: How many there may be, with the two of the frame.
         """
-        ids: list[int] = self._tokenizer.encode(text).ids
+        ids: list[int] = self._tokenizer.encode(checked_text(text)).ids
         longest = min(longest, self._made_of[1])
         return ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]
 
@@ -171,6 +171,22 @@ def _byte_level(ids: Mapping[str, int], merges: Sequence[str], special: Sequence
     bpe.add_special_tokens([library.AddedToken(name, special=True) for name in special])
     bpe.encode_special_tokens = True
     return bpe
+
+
+def checked_text(text: str) -> str:
+    """Returns a text.
+
+    Raises:
+        ValueError: It has half of a character that takes two, and so is none.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"a text has {text[error.start]!a} at {error.start}, which is half of a character "
+            "that takes two. Replace it: text.encode(errors='replace').decode()."
+        ) from None
+    return text
 
 
 def bucket(size: int, sizes: Sequence[int]) -> int:

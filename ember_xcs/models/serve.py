@@ -233,7 +233,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name: SmolLM2(options.file) if options.file and name == "smollm2" else found(name)
         for name in names
     }
-    asyncio.run(_serve(models, options.host, options.port))
+    try:
+        asyncio.run(_serve(models, options.host, options.port))
+    except OSError as error:  # such as a port that is taken
+        parser.exit(1, f"{parser.prog}: cannot listen at {options.host}:{options.port}: {error}\n")
 
 
 async def _serve(models: Mapping[str, ModelAPI], host: str, port: int) -> None:

@@ -124,6 +124,11 @@ def test_no_texts_have_no_embeddings(small):
     assert small.embed([]).shape == (0, WIDTH)
 
 
+def test_an_empty_batch_of_token_ids_has_no_embeddings(small):
+    width = small.embed(["one"]).shape[1]
+    assert small(np.zeros((0, 8), np.int32)).shape == (0, width)
+
+
 def test_one_text_alone_is_refused(small):
     with pytest.raises(TypeError, match=r"Give \[text\]"):
         small.embed("a b")
@@ -137,7 +142,7 @@ def test_a_text_that_is_too_long_is_cut_before_its_end(small):
 
 
 def test_token_ids_beyond_the_positions_are_refused(small):
-    with pytest.raises(ValueError, match="length of at most 300"):
+    with pytest.raises(ValueError, match="length of 1 to 300"):
         small(np.zeros((1, 301), np.int32))
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -198,3 +199,24 @@ def test_the_command_serves_until_it_is_told_to_end(file, small, number):
             process.send_signal(number)
     assert text == small.generate("a", max_tokens=3).text
     assert process.returncode == 0
+
+
+def test_half_a_character_is_a_bad_request(url):
+    status, _, text = posted(url, chat(messages=[{"role": "user", "content": "a\ud800b"}]))
+    assert status == 400
+    assert "half of a character" in json.loads(text)["error"]["message"]
+
+
+@pytest.mark.slow
+def test_the_command_says_that_a_port_is_taken(file):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "ember_xcs.models.serve", "--port", port]
+        found = subprocess.run(
+            [*command, "--file", str(file)], capture_output=True, text=True, check=False
+        )
+    assert found.returncode == 1
+    assert found.stderr.splitlines()[-1].startswith(
+        f"python -m ember_xcs.models.serve: cannot listen at 127.0.0.1:{port}: "
+    )
+    assert "Traceback" not in found.stderr

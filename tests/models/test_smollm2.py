@@ -316,7 +316,7 @@ def test_no_temperature_means_the_likeliest_tokens(small):
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"max_tokens": 0}, "max_tokens=0, which is to be an int of at least 1"),
         ({"max_tokens": True}, "max_tokens=True"),
-        ({"top_p": 0}, "top_p=0, which is to be a number above 0"),
+        ({"top_p": 0}, "top_p=0, which is to be a number from 0.000001 to 1"),
         ({"seed": 1.5}, "seed=1.5"),
         ({"stop": [""]}, "a stop of the type list"),
         ({"stop": 3}, "a stop of the type int"),
@@ -486,3 +486,34 @@ def test_a_batch_size_that_cannot_be_is_refused(tmp_path, size):
 
 def test_it_is_registered():
     assert "smollm2" in models.available()
+
+
+# ---- at the edges
+
+
+def test_an_empty_batch_gives_empty_results(small):
+    none = np.zeros((0, 8), np.int32)
+    assert small(none).shape == (0, 8, small(texts(1)).shape[-1])
+    assert small.complete(none, max_tokens=3).tokens.shape == (0, 3)
+    assert small.token_logprob(none, none).shape == (0,)
+    assert small.generate_batch([]) == []
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
+def test_token_ids_are_at_least_one(small, shape):
+    with pytest.raises(
+        ValueError, match=re.escape(f"of the shape {shape}; it takes (..., length)")
+    ):
+        small(np.zeros(shape, np.int32))
+
+
+def test_an_answer_has_room_for_a_token(small):
+    with pytest.raises(ValueError, match="max_tokens=0 is to be at least 1"):
+        small.complete(texts(2), max_tokens=0)
+
+
+def test_half_a_character_is_refused(small):
+    with pytest.raises(InvalidRequest, match=r"'\\ud800' at \d+, which is half of a character"):
+        small.generate("a\ud800b")
+    with pytest.raises(ValueError, match="half of a character"):
+        small.encode_text("a\ud800b")

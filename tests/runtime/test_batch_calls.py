@@ -90,6 +90,16 @@ def test_results_that_are_not_as_many_as_calls_are_an_error_of_each(options) -> 
     assert "was given 3 calls and returned 2 results" in str(result.errors["n1"])
 
 
+@pytest.mark.parametrize("answer", [None, 5, "abc", {"a": 1}])
+def test_what_is_no_list_of_results_is_an_error_of_each(answer) -> None:
+    class NoList(Double):
+        def forward_batch(self, x):
+            return answer
+
+    with pytest.raises(xcs.NodeExecutionError, match=r"forward_batch of .* returned a \w+; it "):
+        run(roots(NoList(Calls()), 3))
+
+
 def test_arguments_that_are_refused_fail_their_call_alone() -> None:
     pydantic = pytest.importorskip("pydantic")
 
