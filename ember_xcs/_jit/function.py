@@ -15,10 +15,11 @@ from ember_xcs._core import calls
 from ember_xcs._core.jax_state import jax_settings, under_jax_trace
 from ember_xcs._core.operator import Operator
 from ember_xcs._core.options import resolve_options
+from ember_xcs._enhanced.dispatcher import register_concurrent
 from ember_xcs._jit.cache import JITCache
 from ember_xcs._jit.lowered import LoweredFunction
 from ember_xcs._jit.method import JitMethod
-from ember_xcs._jit.programs import NumericRunner, Program
+from ember_xcs._jit.programs import EnhancedRunner, NumericRunner, Program
 from ember_xcs._jit.request import Request, Target
 from ember_xcs._jit.selection import JITExplanation, select
 from ember_xcs._jit.stats import JITStats
@@ -28,6 +29,7 @@ from ember_xcs.errors import TracingError
 
 if TYPE_CHECKING:
     from ember_xcs._core.options import ExecutionOptions
+    from ember_xcs._enhanced.report import RunReport
     from ember_xcs._graph import XCSGraph
     from ember_xcs._jit.settings import JITSettings
 
@@ -56,6 +58,7 @@ class JitFunction:
         self._numeric_calls = 0
         self._samples = None if settings.preserve_stochasticity else ResultCache()
         self._last_strategy: str | None = None
+        self._enhanced: EnhancedRunner | None = None
         functools.update_wrapper(self, _described(given), updated=())
         self.__wrapped__ = given
         _live.add(self)
@@ -143,6 +146,7 @@ class JitFunction:
         self._stats.looked_up(hit=not made)
         program = found[0]
         self._last_strategy = program.strategy
+        self._enhanced = program if isinstance(program, EnhancedRunner) else None
         if isinstance(program, NumericRunner) and not self._target.settings.force_trace:
             self._numeric = self._target.direct(program.jitted)
         return found
@@ -166,9 +170,19 @@ class JitFunction:
         request = Request(self._target, args, kwargs)
         return LoweredFunction(request, *self._program(request))
 
-    def explain(self, *args: Any, **kwargs: Any) -> JITExplanation:
+    def selection(self, *args: Any, **kwargs: Any) -> JITExplanation:
         """Returns which strategy compiles such a call, and why; nothing is run."""
         return self._program(Request(self._target, args, kwargs))[1]
+
+    def explain(self, *args: Any, **kwargs: Any) -> JITExplanation | RunReport:
+        """Returns which strategy compiles such a call, and why; nothing is run.
+
+        Without arguments, after a run by the strategy ``enhanced``: what that run did, which calls
+        overlapped, and where it waited.
+        """
+        if self._enhanced is not None and self._enhanced.report and not (args or kwargs):
+            return self._enhanced.report
+        return self.selection(*args, **kwargs)
 
     def stats(self) -> dict[str, Any]:
         """Returns calls, hits, misses, size, evictions, and the work of each strategy."""
@@ -215,3 +229,13 @@ class JitFunction:
 
 def _described(given: Any) -> Any:
     return getattr(given, "function", type(given)) if isinstance(given, Operator) else given
+
+
+def _nature(compiled: JitFunction) -> Any:
+    """What a call of a compiled function is to a program that calls it."""
+    if compiled.mode in ("trace", "structural"):
+        return "host"
+    return "pure" if compiled.is_numeric else compiled.__wrapped__
+
+
+register_concurrent(JitFunction, _nature)

@@ -208,12 +208,12 @@ def explain_jit_selection(function: Any, *args: Any, **kwargs: Any) -> JITExplan
     Example:
         >>> explanation = explain_jit_selection(lambda text: text.upper(), "hello")
         >>> explanation.strategy
-        'python'
+        'enhanced'
     """
     compiled = function if is_jit_compiled(function) else jit(function)
     if isinstance(compiled, JitMethod):
-        return compiled.explain(*args, **kwargs)
-    return _function(compiled).explain(*args, **kwargs)
+        return compiled.selection(*args, **kwargs)
+    return _function(compiled).selection(*args, **kwargs)
 
 
 def get_jit_stats(compiled: Any = None) -> dict[str, Any]:

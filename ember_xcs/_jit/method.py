@@ -7,6 +7,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ember_xcs._enhanced.report import RunReport
     from ember_xcs._graph import XCSGraph
     from ember_xcs._jit.function import JitFunction
     from ember_xcs._jit.lowered import LoweredFunction
@@ -46,9 +47,15 @@ class JitMethod:
         """Returns the method lowered for arguments like these; nothing is run."""
         return self.__func__.lower(self.__self__, *args, **kwargs)
 
-    def explain(self, *args: Any, **kwargs: Any) -> JITExplanation:
+    def selection(self, *args: Any, **kwargs: Any) -> JITExplanation:
         """Returns which strategy compiles such a call, and why; nothing is run."""
-        return self.__func__.explain(self.__self__, *args, **kwargs)
+        return self.__func__.selection(self.__self__, *args, **kwargs)
+
+    def explain(self, *args: Any, **kwargs: Any) -> JITExplanation | RunReport:
+        """Returns which strategy compiles such a call, or what the last run did."""
+        if not (args or kwargs):
+            return self.__func__.explain()
+        return self.selection(*args, **kwargs)
 
     def stats(self) -> dict[str, Any]:
         """Returns the statistics of the function, for all instances."""

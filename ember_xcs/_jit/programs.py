@@ -14,13 +14,22 @@ from ember_xcs.errors import ExecutionTimeout, XCSError
 
 if TYPE_CHECKING:
     from ember_xcs._core.options import ExecutionOptions
+    from ember_xcs._enhanced.program import Program as Enhanced
+    from ember_xcs._enhanced.report import RunReport
     from ember_xcs._graph import XCSGraph
     from ember_xcs._jit.request import Request
     from ember_xcs._lower.plan import Plan
     from ember_xcs._runtime.run import Run
     from ember_xcs._trace.from_jaxpr import GraphProgram
 
-__all__ = ["GraphRunner", "NumericRunner", "Program", "PythonRunner", "results_of"]
+__all__ = [
+    "EnhancedRunner",
+    "GraphRunner",
+    "NumericRunner",
+    "Program",
+    "PythonRunner",
+    "results_of",
+]
 
 Options: TypeAlias = "ExecutionOptions | Mapping[str, Any] | None"
 
@@ -147,6 +156,30 @@ class NumericRunner:
 
 
 @dataclasses.dataclass(eq=False)
+class EnhancedRunner:
+    """A function as a program whose operator calls overlap."""
+
+    strategy: str
+    program: Enhanced
+    graph: None = None
+
+    @property
+    def report(self) -> RunReport | None:
+        """What its last run did; None before the first."""
+        return self.program.last
+
+    def run(self, request: Request, options: Options) -> Any:
+        """Returns what the function returns."""
+        run = self.program.run(request.args, request.kwargs, options)
+        return results_of(run, request.target.name)["result"]
+
+    async def arun(self, request: Request, options: Options) -> Any:
+        """Returns what the function returns, without blocking the event loop."""
+        run = await self.program.arun(request.args, request.kwargs, options)
+        return results_of(run, request.target.name)["result"]
+
+
+@dataclasses.dataclass(eq=False)
 class PythonRunner:
     """A function that no strategy could take: run as plain Python."""
 
@@ -157,8 +190,7 @@ class PythonRunner:
     def run(self, request: Request, options: Options) -> Any:
         """Returns what the function returns."""
         del options
-        args, kwargs = request.structure.unflatten(request.leaves)
-        return self.function(*args, **kwargs)
+        return self.function(*request.args, **request.kwargs)
 
     async def arun(self, request: Request, options: Options) -> Any:
         """Returns what the function returns, awaited if it is a coroutine."""

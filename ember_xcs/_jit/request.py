@@ -159,12 +159,14 @@ class Request:
         target: What is called.
         structure: The tree of ``(args, kwargs)``, static arguments inside.
         leaves: Its leaves.
+        args: What the user gave by position.
+        kwargs: What the user gave by name.
     """
 
-    __slots__ = ("leaves", "structure", "target")
+    __slots__ = ("args", "kwargs", "leaves", "structure", "target")
 
     def __init__(self, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        self.target = target
+        self.target, self.args, self.kwargs = target, args, kwargs
         self.leaves: list[Any]
         self.structure: Any
         arguments = _in_order(*target.wrapped(args, kwargs))

@@ -68,6 +68,7 @@ class JITExplanation:
 _CHOSEN = {
     "trace": "staged with abstract values, as jax.jit does",
     "structural": "its operator calls were recorded, with plumbing alone between them",
+    "enhanced": "run at each call, its operator calls overlapping where the data allows",
     "python": "run as plain Python: same results, and no call overlaps another",
 }
 
@@ -80,6 +81,8 @@ def select(request: Request, stats: JITStats) -> tuple[Program, JITExplanation]:
         OptionsError: No strategy of that name, or it is not available.
     """
     settings, name = request.target.settings, request.target.name
+    if settings.mode == "enhanced":
+        return _enhanced(request, stats)
     if settings.mode != "auto":
         program = _compile(strategy_named(settings.mode), request, stats)
         asked = Verdict(settings.mode, chosen=True, reason="asked for by mode=")
@@ -102,6 +105,19 @@ def select(request: Request, stats: JITStats) -> tuple[Program, JITExplanation]:
         f"no strategy is left for {name!r}: {disabled} disabled, and "
         + "; ".join(f"{v.strategy}: {v.reason}" for v in verdicts)
     )
+
+
+def _enhanced(request: Request, stats: JITStats) -> tuple[Program, JITExplanation]:
+    """The program of a function that is to be enhanced: without its source, plain Python."""
+    name, strategy = request.target.name, strategy_named("enhanced")
+    reason = strategy.unfit(request)
+    if reason is None:
+        asked = Verdict("enhanced", chosen=True, reason="asked for by mode=")
+        return _compile(strategy, request, stats), JITExplanation(name, (asked,))
+    refused = Verdict("enhanced", chosen=False, reason=reason)
+    plain = Verdict("python", chosen=True, reason=_CHOSEN["python"])
+    program = _compile(strategy_named("python"), request, stats)
+    return program, JITExplanation(name, (refused, plain))
 
 
 def _candidates(settings: JITSettings) -> list[Strategy]:

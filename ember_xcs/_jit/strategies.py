@@ -7,7 +7,7 @@ strategy       sees the program by                            cannot
                                                               host result of unknown shape as
                                                               an array
 ``structural`` running it with symbols, operator by operator  compute between the operators
-``enhanced``   running it at each call, calls overlapping     (comes with a later release)
+``enhanced``   running it at each call, calls overlapping     do without the source
 ``python``     not at all: plain Python                       overlap anything
 ============== ============================================== ================================
 """
@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import jax
 import jax.errors
 
-from ember_xcs._jit.programs import GraphRunner, NumericRunner, Program, PythonRunner
+from ember_xcs._core.operator import HostOperator
+from ember_xcs._enhanced.functions import why_not
+from ember_xcs._enhanced.program import Program as Enhanced
+from ember_xcs._jit.programs import (
+    EnhancedRunner,
+    GraphRunner,
+    NumericRunner,
+    Program,
+    PythonRunner,
+)
 from ember_xcs._jit.request import Request, Target
 from ember_xcs._lower.constants import with_large_constants_as_arguments
 from ember_xcs._lower.pure import compute_pure, is_pure
@@ -199,22 +208,31 @@ class _PureStructure:
 
 
 class EnhancedStrategy:
-    """Plain Python whose operator calls overlap; not in this release."""
+    """Runs the Python at each call, its operator calls overlapping."""
 
     name = "enhanced"
 
     def unfit(self, request: Request) -> str | None:
-        """Not available yet."""
-        del request
-        return "the strategy 'enhanced' comes with a later release"
+        """What has no source that can be rewritten runs as plain Python."""
+        target = request.target
+        if isinstance(target.operator, HostOperator):
+            return "one host operator has no calls that could overlap"
+        function = type(target.operator).forward if target.operator else target.given
+        reason = why_not(function)
+        return None if reason is None else f"{target.name!r} cannot be rewritten: {reason}"
 
     def compile(self, request: Request) -> Program:
-        """Raises: it comes with a later release."""
-        raise OptionsError(
-            f"mode='enhanced' was asked for {request.target.name!r}, and that strategy comes with "
-            "a later release. Until then use mode='trace' or 'structural', or plain Python (mode="
-            "'auto' runs what neither can take as it is)."
-        )
+        """Returns the function as a program.
+
+        Raises:
+            TracingError: It cannot be rewritten.
+        """
+        target = request.target
+        reason = self.unfit(request)
+        if reason is not None:
+            raise TracingError(f"{reason}. It can run as plain Python.")
+        enhanced = Enhanced(target.given, target.name, recursive=target.settings.recursive)
+        return EnhancedRunner(self.name, enhanced)
 
 
 class PythonStrategy:
@@ -230,7 +248,7 @@ class PythonStrategy:
     def compile(self, request: Request) -> Program:
         """Returns the function itself."""
         target = request.target
-        function: Callable[..., Any] = target.call
+        function: Callable[..., Any] = target.function
         return PythonRunner(self.name, function)
 
 

@@ -10,6 +10,7 @@ from ember_xcs._core import calls
 from ember_xcs._core.functions import from_callable
 from ember_xcs._core.jax_state import under_jax_trace
 from ember_xcs._core.operator import HostOperator, Operator
+from ember_xcs._enhanced.dispatcher import register_concurrent
 from ember_xcs._jit.function import JitFunction
 from ember_xcs._jit.graphs import as_callable
 from ember_xcs._jit.selection import JITExplanation, Verdict
@@ -97,6 +98,9 @@ class Transformed:
 
     def __repr__(self) -> str:
         return f"xcs.{self.name}"
+
+
+register_concurrent(Transformed, lambda transformed: transformed.nature)
 
 
 def _checked(function: Any, transformation: str) -> Any:

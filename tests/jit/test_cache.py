@@ -199,9 +199,9 @@ def test_statistics_stay_right_through_a_mixture_of_calls():
     stats = f.stats()
     tries = {name: entry["tries"] for name, entry in stats["strategies"].items()}
     assert figures(f) == {"calls": 4, "hits": 2, "misses": 2, "size": 2}
-    assert sorted(stats["entries"]) == ["python", "trace"]
+    assert sorted(stats["entries"]) == ["enhanced", "trace"]
     assert stats["execution_seconds"] >= 0
-    assert tries == {"trace": 1, "python": 1}
+    assert tries == {"trace": 1, "enhanced": 1}
 
 
 def test_a_failing_call_is_counted_as_a_call():
@@ -228,7 +228,7 @@ def test_the_statistics_of_all_functions_are_sums(monkeypatch):
     totals = xcs.get_jit_stats()
     assert (totals["functions"], totals["calls"], totals["misses"]) == (2, 4, 3)
     assert totals["strategies"]["trace"]["tries"] == 2
-    assert totals["strategies"]["python"]["tries"] == 1
+    assert totals["strategies"]["enhanced"]["tries"] == 1
     assert xcs.get_jit_stats(f)["calls"] == 2
 
 

@@ -324,7 +324,7 @@ def test_a_compiled_method_has_what_a_compiled_function_has():
     two, three = Scaled(2), Scaled(3)
     assert (two.scale(5), asyncio.run(three.scale.acall(5))) == (10, 15)
     assert two.scale.stats()["calls"] == 2
-    assert two.scale.strategy == xcs.get_jit_strategy_used(two.scale) == "python"
+    assert two.scale.strategy == xcs.get_jit_strategy_used(two.scale) == "enhanced"
     assert list(two.asked.graph("x")) == ["ask"]
     assert two.asked.lower("x").strategy == two.asked.explain("x").strategy == "trace"
     assert xcs.explain_jit_selection(two.asked, "x").strategy == "trace"

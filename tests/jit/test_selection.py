@@ -60,18 +60,18 @@ class Shout(xcs.HostOperator):
 CASES = {
     "numeric function": (lambda x: x * 2, (1.0,), "trace"),
     "numeric function with host calls": (lambda x: plus_one(x) * 2, (1.0,), "trace"),
-    "function of text": (ask.function, ("a",), "python"),
-    "function of text with host calls": (asks, ("a",), "python"),
-    "function of an object": (lambda o: o, (object(),), "python"),
+    "function of text": (ask.function, ("a",), "enhanced"),
+    "function of text with host calls": (asks, ("a",), "enhanced"),
+    "function of an object": (lambda o: o, (object(),), "enhanced"),
     "function without arguments": (lambda: plus_one(1.0), (), "trace"),
     "pure operator": (Scale(jnp.ones(())), (2.0,), "trace"),
     "pure function": (xcs.pure(lambda x: x * 2), (2.0,), "trace"),
     "host function": (ask, ("a",), "trace"),
     "host operator": (Shout(), ("a",), "trace"),
     "composite operator": (Twice(ask), ("a",), "trace"),
-    "operator that branches on its input": (Dynamic(ask), ("ab",), "python"),
+    "operator that branches on its input": (Dynamic(ask), ("ab",), "enhanced"),
     "numeric function that branches on a host result": (
-        lambda x: 1 if plus_one(x) > 0 else 2, (1.0,), "python"),
+        lambda x: 1 if plus_one(x) > 0 else 2, (1.0,), "enhanced"),
     "partial": (functools.partial(lambda x, y: x * y, y=3.0), (2.0,), "trace"),
     "builtin": (len, ("abc",), "python"),
     "jax.jit": (jax.jit(lambda x: x + 1), (1.0,), "trace"),
@@ -107,7 +107,7 @@ def test_the_explanation_says_for_each_strategy_why_not():
     reasons = {verdict.strategy: verdict.reason for verdict in explanation}
     assert "inputs that are not all arrays and numbers (str)" in reasons["trace"]
     assert "mode='structural'" in reasons["structural"]
-    assert [v.chosen for v in explanation] == [v.strategy == "python" for v in explanation]
+    assert [v.chosen for v in explanation] == [v.strategy == "enhanced" for v in explanation]
     assert all(name in str(explanation) for name in reasons)
 
 
@@ -152,7 +152,7 @@ def test_an_unknown_strategy_is_an_error_that_lists_the_known(setting):
 def test_disabled_strategies_are_left_out():
     f = xcs.jit(adds, disable_strategies=("trace",))
     assert f(1.0) == 2.0
-    assert xcs.get_jit_strategy_used(f) == "python"
+    assert xcs.get_jit_strategy_used(f) == "enhanced"
 
 
 def test_disabling_all_is_an_error_that_names_them():
@@ -167,7 +167,7 @@ def test_a_preferred_strategy_is_tried_first():
 
 
 def test_a_preferred_strategy_that_does_not_fit_gives_way():
-    assert xcs.jit(Dynamic(ask), prefer="structural").explain("ab").strategy == "python"
+    assert xcs.jit(Dynamic(ask), prefer="structural").explain("ab").strategy == "enhanced"
 
 
 class Recorded:
