@@ -8,6 +8,7 @@ lines would be a flood.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import sys
@@ -90,9 +91,18 @@ class StatusLine:
             if last.seconds >= _SHORT_SECONDS or not is_one_of_many:
                 self._show(str(last), stays=True)
                 self._kept_at = time.monotonic()
+            elif self._style.rewrites:
+                self._show(str(last))
             error, self._error = self._error, None
         if error is not None:
             warn_of(error, "stderr, where progress=True shows a line,")
+
+    def end_line(self) -> None:
+        """Ends a line that more was to be written over; what comes next has one of its own."""
+        with self._lock:
+            if self._width:
+                self._write("\n")
+            self._width = 0
 
     def _show(self, text: str, *, stays: bool = False) -> None:
         if self._stream is None or self._error is not None:
@@ -103,8 +113,13 @@ class StatusLine:
         padding = " " * (self._width - len(text)) if style is _NOTEBOOK else ""
         ends = stays or not style.rewrites
         self._width = 0 if ends else len(text)
+        self._write(f"{style.erase}{text}{padding}{chr(10) if ends else ''}")
+
+    def _write(self, text: str) -> None:
+        if self._stream is None:
+            return
         try:
-            self._stream.write(f"{style.erase}{text}{padding}{chr(10) if ends else ''}")
+            self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError) as error:  # closed, or nobody reads it
             self._error = error
@@ -135,6 +150,7 @@ def _together(runs: list[Progress]) -> Progress:
 
 
 status_line = StatusLine()
+atexit.register(status_line.end_line)
 
 
 def _after_fork() -> None:

@@ -2,20 +2,28 @@
 
 Whoever has work that may block hands it to an idle thread, or to a new one. The number of
 threads is thus that of the calls in flight; runs bound it, the pool does not, so nothing can
-wait for a thread that waits for it. All are daemons: an abandoned call cannot hold up exit.
+wait for a thread that waits for it. All are daemons: an abandoned call cannot hold up exit. Only
+what is within JAX then, a compilation for the most part, is awaited: it would abort the process.
 """
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
+import sys
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from types import FrameType
+from typing import Final
 
 __all__ = ["ThreadPool", "threads"]
 
 Job = Callable[[], None]
+
+_LONGEST_EXIT_SECONDS: Final = 30.0
 
 
 class ThreadPool:
@@ -65,6 +73,25 @@ class ThreadPool:
     def size(self) -> int:
         """How many threads there are."""
         return len(self._workers)
+
+    def await_jax(self, timeout_seconds: float = _LONGEST_EXIT_SECONDS) -> None:
+        """Waits until no thread is within JAX.
+
+        JAX runs without the interpreter's lock. A thread that comes back from it when the
+        interpreter has ended is ended by that, which C++ takes for an error: it aborts.
+
+        Args:
+            timeout_seconds: How long to wait at most, in seconds.
+        """
+        end = time.monotonic() + timeout_seconds
+        while self._is_in_jax() and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def _is_in_jax(self) -> bool:
+        frames = sys._current_frames()  # noqa: SLF001  (there is no other way)
+        with self._lock:
+            workers = list(self._workers)
+        return any(_is_in_jax(frames.get(worker.ident or 0)) for worker in workers)
 
     def _spawn(self, job: Job) -> None:
         with self._lock:
@@ -127,7 +154,16 @@ class _Worker(threading.Thread):
         return job
 
 
+def _is_in_jax(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] == "jax":
+            return True
+        frame = frame.f_back
+    return False
+
+
 threads = ThreadPool()
+atexit.register(threads.await_jax)
 
 
 def _after_fork() -> None:

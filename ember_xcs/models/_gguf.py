@@ -83,10 +83,10 @@ class GGUF:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._bytes = np.memmap(file, np.uint8, "r")
         self.metadata: dict[str, Any] = {}
         self.tensors: dict[str, _Tensor] = {}
         try:
+            self._bytes = np.memmap(file, np.uint8, "r")  # a ValueError if the file is empty
             self._read_header(_Cursor(self._bytes.data))
         except (struct.error, KeyError, ValueError) as error:
             raise WeightsInvalid(
