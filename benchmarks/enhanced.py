@@ -15,7 +15,7 @@ import ember_xcs as xcs
 from benchmarks.compound import PROGRAMS, triage
 from benchmarks.harness import Row, compare, duration, ratio_row
 
-BY_HAND_BAR, PLAIN_BAR = 1.1, 1.05
+BY_HAND_BAR, PLAIN_BAR, HELPER_BAR = 1.1, 1.05, 1.1
 CALLS = 500
 
 # Programs that branch on each of several independent items: only their author knows that they are.
@@ -89,10 +89,35 @@ def overhead_row(operator: Any, repeats: int) -> Row:
     return Row(what, ours * 1e6, unit="us", detail=detail)
 
 
+def distance(left: str, right: str) -> int:
+    previous = list(range(len(right) + 1))
+    for i, a in enumerate(left, 1):
+        current = [i]
+        for j, b in enumerate(right, 1):
+            current.append(min(previous[j] + 1, current[j - 1] + 1, previous[j - 1] + (a != b)))
+        previous = current
+    return previous[-1]
+
+
+def helper_row(repeats: int) -> Row:
+    """A program that spends its time in a helper of plain Python."""
+
+    def program(text: str) -> tuple[int, int]:
+        return blocking(1), distance(text, "sitting" * 40)
+
+    enhanced = xcs.jit.enhanced(program)
+    text = "kitten" * 40
+    sides = {"plain Python": lambda: program(text), "enhanced": lambda: enhanced(text)}
+    check(sides)
+    times = compare(repeats, sides)
+    return ratio_row("a helper that computes", times, "enhanced", "plain Python", HELPER_BAR)
+
+
 def rows(quick: bool = False) -> Iterator[Row]:
     repeats = 1 if quick else 7
     for name in PROGRAMS:
         yield from program_rows(name, repeats)
     yield mapped_row(repeats)
+    yield helper_row(2 * repeats + 1)
     for operator in (inline, blocking, awaiting):
         yield overhead_row(operator, 2 * repeats + 1)

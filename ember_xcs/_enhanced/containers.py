@@ -18,11 +18,13 @@ from ember_xcs._enhanced.pending import DONE, Hole, Pending
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Containers", "Snapshot", "fill"]
+__all__ = ["ALL", "END", "Containers", "Snapshot", "fill"]
 
 _ATOMS: Final = frozenset({str, int, float, bool, type(None), bytes, complex})
 _UNUSED: Final = 3  # fewer references has what only a table here holds
 _FIRST_SWEEP: Final = 512
+END: Final = object()
+ALL: Final = object()
 
 
 class Snapshot:
@@ -111,6 +113,21 @@ def _items_of(container: Any) -> Iterable[Any]:
     return (container if type(container) is dict else vars(container)).values()
 
 
+def _restore(table: Any, key: Any, before: Any) -> None:
+    if key is END:
+        del table[before:]
+    elif key is not ALL:
+        if before is ALL:
+            table.pop(key, None)
+        else:
+            table[key] = before
+    elif type(table) is list:
+        table[:] = before
+    else:
+        table.clear()
+        table.update(before)
+
+
 def fill(node: Pending) -> None:
     """Puts the values that are there now where operands were missing.
 
@@ -134,11 +151,12 @@ class Containers:
         tainted: Containers with pending values directly in them, by identity.
     """
 
-    __slots__ = ("_fresh", "_iterators", "_sweep_at", "tainted")
+    __slots__ = ("_changes", "_fresh", "_iterators", "_sweep_at", "tainted")
 
     def __init__(self) -> None:
         self._fresh: dict[int, tuple[Any, int]] = {}
         self._iterators: dict[int, Any] = {}
+        self._changes: list[tuple[int, Any, Any, Any]] = []
         self.tainted: dict[int, Any] = {}
         self._sweep_at = _FIRST_SWEEP
 
@@ -169,10 +187,8 @@ class Containers:
 
     def look(self, container: Any) -> None:
         """Notes whether there are pending values in a container."""
-        for item in _items_of(container):
-            if type(item) is Pending:
-                self.tainted[id(container)] = container
-                return
+        if Pending in map(type, _items_of(container)):
+            self.tainted[id(container)] = container
 
     def is_fresh(self, container: Any, since: int) -> bool:
         """Whether a container may be changed at once.
@@ -184,48 +200,87 @@ class Containers:
         known = self._fresh.get(id(container))
         return known is not None and known[1] >= since
 
+    def changing(self, stamp: int, container: Any, key: Any) -> None:
+        """Notes what a container is, which is about to be changed while calls may yet fail.
+
+        Args:
+            stamp: When: the time of the run.
+            container: A list, dict, set or record.
+            key: What of it is changed: a key, ``END`` for the end of a list, ``ALL``.
+        """
+        table = container if type(container) in (list, dict, set) else vars(container)
+        if key is END:
+            before: Any = len(table)
+        elif key is ALL or type(table) is not dict:
+            key, before = ALL, table.copy()
+        else:
+            before = table.get(key, ALL)
+        self._changes.append((stamp, table, key, before))
+
+    def undo(self, order: int) -> None:
+        """Takes back the changes that came after a call that failed."""
+        for stamp, table, key, before in reversed(self._changes):
+            if stamp < order:
+                break
+            _restore(table, key, before)
+        self._changes.clear()
+
+    def keep(self) -> None:
+        """Forgets how to take changes back: all calls before them have ended well."""
+        self._changes.clear()
+
     def holds(self, value: Any) -> bool:
         """Whether a value is a container in which there may be pending values."""
         return id(value) in self._fresh or id(value) in self.tainted
 
     def has_pending(self, value: Any) -> bool:
         """Whether there is a pending value in a value, however deep."""
-        return bool(self.tainted) and self._has_pending(value, set())
+        return bool(self.tainted) and self._has_pending(value)
 
-    def _has_pending(self, value: Any, seen: set[int]) -> bool:
-        if id(value) in self.tainted:
-            return True
-        if type(value) is Pending:
-            return True
-        if type(value) is not tuple and id(value) not in self._fresh:
-            return False
-        if id(value) in seen or type(value) is set:
-            return False
-        seen.add(id(value))
-        return any(type(i) not in _ATOMS and self._has_pending(i, seen) for i in _items_of(value))
+    def _has_pending(self, value: Any) -> bool:
+        waiting, seen = [value], set()
+        while waiting:
+            value = waiting.pop()
+            if type(value) is Pending or id(value) in self.tainted:
+                return True
+            is_ours = type(value) is tuple or id(value) in self._fresh
+            if is_ours and id(value) not in seen and type(value) is not set:
+                seen.add(id(value))
+                waiting += [item for item in _items_of(value) if type(item) not in _ATOMS]
+        return False
 
     def escape(self, value: Any) -> None:
         """Forgets that what is in a value is fresh: other code has seen it."""
-        if type(value) is tuple:
-            for item in value:
-                self.escape(item)
-        elif type(value) is Pending:
-            self.escape(value.elements if value.state < DONE else value.value)
-        elif self._fresh.pop(id(value), None) is not None:
-            if type(value) is not set:
-                for item in _items_of(value):
-                    self.escape(item)
-        elif type(value) is types.FunctionType and value.__closure__:
-            for cell in value.__closure__:
-                self._escape_cell(cell)
+        waiting, seen = [value], set()
+        while waiting:
+            value = waiting.pop()
+            if type(value) is tuple:
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    waiting += value
+            elif type(value) is Pending:
+                waiting.append(value.elements if value.state < DONE else value.value)
+            elif self._fresh.pop(id(value), None) is not None:
+                if type(value) is not set:
+                    waiting += [i for i in _items_of(value) if type(i) not in _ATOMS]
+            elif type(value) is types.FunctionType and value.__closure__:
+                self._escape_cells(value, set())
 
-    def _escape_cell(self, cell: types.CellType) -> None:
-        try:
-            contents = cell.cell_contents
-        except ValueError:  # not assigned yet
-            return
-        if type(contents) is not types.FunctionType:
+    def _escape_cells(self, function: types.FunctionType, seen: set[int]) -> None:
+        """The same for the variables of a function, which other code can reach through it."""
+        seen.add(id(function))
+        for cell in function.__closure__ or ():
+            try:
+                contents = cell.cell_contents
+            except ValueError:  # not assigned yet
+                continue
+            if type(contents) is types.FunctionType:
+                if id(contents) not in seen:
+                    self._escape_cells(contents, seen)
+                continue
             self.escape(contents)
+            if type(contents) is Pending and contents.state == DONE:
+                cell.cell_contents = contents.value
 
     def resolve(self) -> None:
         """Puts values in place of the pending ones, all of which are there now."""

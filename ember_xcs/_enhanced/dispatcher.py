@@ -15,6 +15,7 @@ from ember_xcs._enhanced.construction import CONSTRUCTORS, constructed, iterator
 from ember_xcs._enhanced.containers import Snapshot
 from ember_xcs._enhanced.flow import Flow, active_flow
 from ember_xcs._enhanced.functions import inline_version, is_nested, is_pure_callback
+from ember_xcs._enhanced.leaves import leaf_version
 from ember_xcs._enhanced.lifting import (
     escape_all,
     has_pending,
@@ -140,7 +141,7 @@ def _function(flow: Flow, function: types.FunctionType) -> Any:
     if is_pure_function(function):
         return functools.partial(_call_pure, function)
     inline = _inline(flow, function)
-    return _unknown(flow, function) if inline is None else inline
+    return _unknown(flow, function) if inline is None else leaf_version(function, inline)
 
 
 def _inline(flow: Flow, function: types.FunctionType) -> types.FunctionType | None:
@@ -401,6 +402,10 @@ def _call_pure_operator(operator: Operator, /, *args: Any, **kwargs: Any) -> Any
     flow = active_flow()
     if flow is None or flow.eager:
         return plain_call(operator, *args, **kwargs)
+    if flow.is_recursive and pure_operators.is_for_host(args, kwargs):
+        inline = _open_forward(operator)
+        if inline is not None:
+            return _call_composite(inline, operator, *args, **kwargs)
     snapshot = Snapshot(flow.containers, args, kwargs)
     work = functools.partial(pure_operators.run, operator)
     if not snapshot.holes:
@@ -417,11 +422,16 @@ def _call_glue(operator: Operator, /, *args: Any, **kwargs: Any) -> Any:
 
 def _composite(flow: Flow, operator: Operator) -> Any:
     """An operator that calls others: its own code is part of the program where it can be."""
-    is_open = not operator.validates_inputs and operator.output_type.is_host
-    inline = inline_version(type(operator).forward) if is_open and flow.is_recursive else None
+    inline = _open_forward(operator) if flow.is_recursive else None
     if inline is None:
         return functools.partial(_call_whole, operator.name, operator.kind, operator, operator)
     return functools.partial(_call_composite, inline, operator)
+
+
+def _open_forward(operator: Operator) -> Any:
+    """What an operator does, as part of the program; None if it checks values or has no source."""
+    is_open = not operator.validates_inputs and operator.output_type.is_host
+    return inline_version(type(operator).forward) if is_open else None
 
 
 def _call_composite(inline: Any, operator: Operator, /, *args: Any, **kwargs: Any) -> Any:
@@ -463,6 +473,8 @@ def _concurrently(nature: Callable[[Any], Any], flow: Flow, function: Any) -> An
         return functools.partial(_call_whole, str(name), found, function, function)
     if found == "unknown":
         return _unknown(flow, function)
+    if getattr(function, "mode", None) == "enhanced":
+        return target(found)
     return functools.partial(_call_compiled, function, found)
 
 

@@ -118,11 +118,13 @@ class Flow:
     def __enter__(self) -> Flow:
         self._token = _active.set(self)
         self.run.attach(self)
+        self.run.take_off(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         _active.reset(self._token)
         self.run.detach(self)
+        self.run.land(self)
         self.abandon()
 
     @property
@@ -415,7 +417,7 @@ class Flow:
         if node.kind == POSTPONED:
             self._catch_up(node)
             return
-        if node.kind == calls.THREAD and self.claim(node):
+        if node.kind == calls.THREAD and not self.run.is_watched and self.claim(node):
             start = time.perf_counter()
             self.eager += 1
             try:
@@ -437,8 +439,7 @@ class Flow:
             self._stop_waiting()
             raise
         self.record.waited(node, time.perf_counter() - start, self.root)
-        if self.stopped:
-            self.run.check()
+        self.run.check()
         if node.kind == POSTPONED and node.state == RUNNING:
             self._catch_up(node)
 
@@ -479,6 +480,8 @@ class Flow:
                 self.awaited = None
                 self._signal.release()
         calls.cancel([n.flight for n in list(self.unsettled) if n.kind == calls.ASYNC])
+
+    cancel = stop  # to its run, the program is in flight until its cleaning up is done
 
 
 def _context(error: BaseException, handled: BaseException | None) -> BaseException | None:

@@ -22,7 +22,17 @@ from typing import Any, Final, NamedTuple
 
 from ember_xcs._enhanced.statements import FACTORY, MARK, Unsupported, rewritten_tree
 
-__all__ = ["enabled", "inline_version", "install", "is_nested", "is_pure_callback", "why_not"]
+__all__ = [
+    "ByCode",
+    "definition_of",
+    "enabled",
+    "inline_version",
+    "install",
+    "is_nested",
+    "is_pure_callback",
+    "opened",
+    "why_not",
+]
 
 _FLAGS: Final = functools.reduce(
     lambda flags, name: flags | getattr(__future__, name).compiler_flag,
@@ -45,7 +55,7 @@ class _Unit(NamedTuple):
     is_foreign: bool = False
 
 
-class _ByCode(dict[int, Any]):
+class ByCode(dict[int, Any]):
     """What is known of code objects, for as long as they live.
 
     Code objects compare by what they do, whatever file they come from, so they are no keys.
@@ -62,9 +72,9 @@ class _ByCode(dict[int, Any]):
         return None if known is None else known[0]
 
 
-_units = _ByCode()
-_inline_of = _ByCode()
-_pure_callbacks = _ByCode()
+_units = ByCode()
+_inline_of = ByCode()
+_pure_callbacks = ByCode()
 _operations: list[Any] = []
 
 
@@ -82,12 +92,33 @@ def why_not(function: Any) -> str | None:
     """Returns why a function cannot be rewritten; None if it can."""
     if not enabled():
         return "the environment variable EMBER_XCS_ENHANCED is 0"
-    if type(function) is types.MethodType:
-        function = function.__func__
-    if type(function) is not types.FunctionType:
+    plain, _, _, is_root = opened(function)
+    if type(plain) is not types.FunctionType:
         return f"{type(function).__name__!r} objects have no source to be rewritten"
-    unit = _unit_of(function, is_root=True)
+    unit = _unit_of(plain, is_root=is_root)
     return None if unit.code is not None else unit.reason
+
+
+def opened(function: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any], bool]:
+    """Returns the Python that a call of something runs, and what that is called with first.
+
+    Args:
+        function: A function, a bound method, an object with a ``__call__``, or
+            ``functools.partial`` of one of these.
+
+    Returns:
+        The function, or what it is that has no source; its first arguments; those by name;
+        whether the user has asked for just this function, wherever it comes from.
+    """
+    if type(function) is functools.partial:
+        plain, bound, named, is_root = opened(function.func)
+        return plain, (*bound, *function.args), {**named, **function.keywords}, is_root
+    if type(function) is types.MethodType:
+        return function.__func__, (function.__self__,), {}, True
+    call = getattr(type(function), "__call__", None)  # noqa: B004  (asked for what it is)
+    if type(call) is types.FunctionType:
+        return call, (function,), {}, False
+    return function, (), {}, True
 
 
 def inline_version(function: Any, *, is_root: bool = False) -> types.FunctionType | None:
@@ -123,6 +154,16 @@ def _with_code(
     if made.__qualname__ != function.__qualname__:
         made.__qualname__ = function.__qualname__
     return made
+
+
+def definition_of(function: types.FunctionType) -> Definition | None:
+    """Returns the definition of a function whose code is that of its source; else None."""
+    if is_nested(function) or _foreign(function) is not None:
+        return None
+    if _unit_of(function, is_root=False).code is None:
+        return None
+    code = function.__code__
+    return _definition(_tree_of(code, function.__globals__), code)
 
 
 def is_nested(function: types.FunctionType) -> bool:
@@ -246,7 +287,7 @@ def _compiled(node: Definition, code: types.CodeType) -> types.CodeType:
     owner = parts[-2] if len(parts) > 1 and parts[-2] != "<locals>" else None
     if owner is None and "__class__" in code.co_freevars:
         owner = "_xcs_owner"
-    tree, pure, is_simple = rewritten_tree(node, code.co_freevars, owner)
+    tree, pure, plain, is_simple = rewritten_tree(node, code.co_freevars, owner)
     flags = code.co_flags & _FLAGS
     try:
         module = compile(tree, code.co_filename, "exec", flags=flags, dont_inherit=True)
@@ -257,7 +298,7 @@ def _compiled(node: Definition, code: types.CodeType) -> types.CodeType:
         raise Unsupported("it uses variables of its enclosing function that it did not use before")
     if is_simple:
         _pure_callbacks.note(code, True)
-    made = _Filler(found.co_qualname, code.co_qualname, pure).filled(found, _operations[0])
+    made = _Filler(found.co_qualname, code.co_qualname, pure, plain).filled(found, _operations[0])
     return made.replace(co_name=code.co_name)
 
 
@@ -274,10 +315,13 @@ class _Filler:
         made: What the function is called within the factory.
         name: What it is to be called.
         pure: The functions in it that only read and compute, by name and line.
+        plain: Those that run as they are.
     """
 
-    def __init__(self, made: str, name: str, pure: set[tuple[str, int]]) -> None:
-        self._made, self._name, self._pure = made, name, pure
+    def __init__(
+        self, made: str, name: str, pure: set[tuple[str, int]], plain: set[tuple[str, int]]
+    ) -> None:
+        self._made, self._name, self._pure, self._plain = made, name, pure, plain
 
     def filled(self, code: types.CodeType, operations: Any) -> types.CodeType:
         """Returns code with these operations; functions in it are made in both versions."""
@@ -301,7 +345,9 @@ class _Filler:
             return made
         if not code.co_flags & inspect.CO_NEWLOCALS:  # the body of a class
             return made
-        if not code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        if (code.co_name, code.co_firstlineno) in self._plain:
+            _units.note(made, _Unit(None, "it stands in a class or function that runs as it is"))
+        elif not code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
             _inline_of.note(made, self.filled(code, inline))
         if (code.co_name, code.co_firstlineno) in self._pure:
             _pure_callbacks.note(made, True)

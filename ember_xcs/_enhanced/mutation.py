@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ember_xcs._enhanced.construction import known_items
+from ember_xcs._enhanced.containers import ALL, END
 from ember_xcs._enhanced.flow import active_flow
 from ember_xcs._enhanced.lifting import hashable, plain_call, value_of
 from ember_xcs._enhanced.pending import Pending
@@ -24,11 +25,8 @@ _TAKES_ITEMS = frozenset({"extend", "update"})
 def mutated(flow: Flow, bound: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Calls a method that changes a list, dict or set."""
     receiver, name = bound.__self__, bound.__name__
-    if (
-        not flow.containers.is_fresh(receiver, flow.since)
-        or name in _READS_ALL
-        or kwargs.get("key")
-    ):
+    part = END if type(receiver) is list and name in ("append", "extend") else ALL
+    if name in _READS_ALL or kwargs.get("key") or not _may_change(flow, receiver, part):
         return _after_all(flow, receiver, bound, args, kwargs)
     if type(receiver) is set:
         return plain_call(bound, *map(hashable, args), **kwargs)
@@ -40,6 +38,18 @@ def mutated(flow: Flow, bound: Any, /, *args: Any, **kwargs: Any) -> Any:
     if any(type(a) is Pending for a in args):
         flow.containers.tainted[id(receiver)] = receiver
     return result
+
+
+def _may_change(flow: Flow, container: Any, part: Any) -> bool:
+    """Whether a container may be changed at once; within a ``try``, so that it can be undone."""
+    if not flow.containers.is_fresh(container, flow.since):
+        return False
+    if flow.tries:
+        if flow.unsettled:
+            flow.containers.changing(flow.clock, container, part)
+        else:
+            flow.containers.keep()
+    return True
 
 
 def _take_items(
@@ -91,7 +101,7 @@ def set_item(value: Any, container: Any, key: Any) -> None:
     container, key = value_of(container), hashable(key)
     if flow is None or flow.eager:
         container[key] = value_of(value)
-    elif flow.containers.is_fresh(container, flow.since) and type(key) is not slice:
+    elif type(key) is not slice and _may_change(flow, container, key):
         container[key] = value
         if type(value) is Pending:
             flow.containers.tainted[id(container)] = container
@@ -107,7 +117,7 @@ def delete_item(container: Any, key: Any) -> None:
     """``del container[key]``."""
     container, key = value_of(container), value_of(key)
     flow = active_flow()
-    if flow is None or flow.eager or flow.containers.is_fresh(container, flow.since):
+    if flow is None or flow.eager or _may_change(flow, container, ALL):
         del container[key]
     else:
         _after_all(flow, container, _delete_item, (container, key), {})
@@ -123,7 +133,7 @@ def set_attribute(value: Any, receiver: Any, name: str) -> None:
     flow = active_flow()
     if flow is None or flow.eager:
         setattr(receiver, name, value_of(value))
-    elif flow.containers.is_fresh(receiver, flow.since) and stores_only(type(receiver), name):
+    elif stores_only(type(receiver), name) and _may_change(flow, receiver, name):
         setattr(receiver, name, value)
         if type(value) is Pending:
             flow.containers.tainted[id(receiver)] = receiver
@@ -162,10 +172,10 @@ def in_place(
     if flow is None or flow.eager:
         return change(left, value_of(right))
     if type(left) is list and change.__name__ == "iadd":
-        if flow.containers.is_fresh(left, flow.since):
+        if _may_change(flow, left, END):
             _take_items(flow, left, "extend", (right,), {})
             return left
-    elif type(left) in (dict, set) and flow.containers.is_fresh(left, flow.since):
+    elif type(left) in (dict, set) and _may_change(flow, left, ALL):
         left = change(left, value_of(right))
         if type(left) is dict:
             flow.containers.look(left)

@@ -165,6 +165,17 @@ class Operations:
         return value
 
     @staticmethod
+    def default(value: Any) -> Any:
+        """Returns the default of a parameter, which other code can see."""
+        if type(value) in ATOMS:
+            return value
+        flow = active_flow()
+        if flow is None or flow.eager or has_pending(flow, (value,), {}):
+            return Operations.exposed(value)
+        flow.containers.escape(value)
+        return value
+
+    @staticmethod
     def ready(value: Any) -> Any:
         """Returns a value after all that came before has ended well."""
         Operations.settle()
@@ -330,6 +341,13 @@ class Operations:
         """Returns the variables of the program, as ``locals()`` does."""
         Operations.settle()
         return {k: value_of(v) for k, v in found.items() if not k.startswith("_xcs_")}
+
+    @staticmethod
+    def seen(found: dict[str, Any]) -> dict[str, Any]:
+        """Returns ``locals()`` itself, as code may see it that is given as a text."""
+        for name, value in found.items():
+            found[name] = Operations.exposed(value)
+        return found
 
     @staticmethod
     def out(value: Any) -> Any:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
-import types
 from typing import TYPE_CHECKING, Any
 
-from ember_xcs._core.calls import policies_in_force
+from ember_xcs._core.arguments import bind_arguments, validated_arguments
+from ember_xcs._core.calls import in_event_loop, policies_in_force
 from ember_xcs._core.operator import Operator
 from ember_xcs._enhanced.call_sites import traceback_of, without_internals
 from ember_xcs._enhanced.dispatcher import target
 from ember_xcs._enhanced.flow import Failure, Flow
-from ember_xcs._enhanced.functions import inline_version
+from ember_xcs._enhanced.functions import inline_version, opened
+from ember_xcs._enhanced.leaves import leaf_version
 from ember_xcs._enhanced.operations import EXPOSED
 from ember_xcs._lower.plan import Plan, Task, TaskKind
 from ember_xcs._runtime.io_loop import io_loop
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from ember_xcs._enhanced.report import RunReport
     from ember_xcs._runtime.run import Run
 
-__all__ = ["Program"]
+__all__ = ["Program", "plan_of_program"]
 
 
 def _program(*_: Any) -> None:
@@ -33,8 +35,8 @@ def _program(*_: Any) -> None:
 
 
 @functools.lru_cache(maxsize=512)
-def _plan(name: str) -> Plan:
-    """The plan of a run whose only step is the program."""
+def plan_of_program(name: str) -> Plan:
+    """Returns the plan of a run whose only step is a program."""
     task = Task(
         index=0,
         kind=TaskKind.GLUE,
@@ -64,35 +66,58 @@ class Program:
         function: A plain Python function, a bound method or an operator.
         name: What it is called.
         recursive: Whether the functions that it calls are part of the program.
+
+    Attributes:
+        last: What its last run did; None before the first.
+        is_generator: Whether a call gives a generator.
     """
 
     def __init__(self, function: Any, name: str, *, recursive: bool = True) -> None:
         self._function, self._name = function, name
         self._recursive = recursive
         self.last: RunReport | None = None
+        self.is_generator = inspect.isgeneratorfunction(
+            type(function).forward if isinstance(function, Operator) else opened(function)[0]
+        )
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Any) -> Run:
         """Runs the program, and returns the run, which has its result."""
         call = _Call(self, args, kwargs)
-        return execute_plan(_plan(self._name), (), options, scheduler=call)
+        return execute_plan(plan_of_program(self._name), (), options, scheduler=call)
 
     async def arun(self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Any) -> Run:
         """Runs the program on another thread, and returns the run."""
         call = _Call(self, args, kwargs)
-        return await aexecute_plan(_plan(self._name), (), options, scheduler=call)
+        return await aexecute_plan(plan_of_program(self._name), (), options, scheduler=call)
 
     def begin(self) -> Callable[..., Any]:
         """Returns what is called to run the program, on the thread of the run."""
         function: Any = self._function
         if isinstance(function, Operator):
-            made: Callable[..., Any] = target(function)
+            made: Callable[..., Any] = target(function) if in_event_loop() else _root(function)
             return made
-        bound: tuple[Any, ...] = ()
-        if type(function) is types.MethodType:
-            function, bound = function.__func__, (function.__self__,)
-        inline = inline_version(function, is_root=True)
+        plain, bound, named, is_root = opened(function)
+        inline = inline_version(plain, is_root=is_root)
         assert inline is not None, f"{self._name!r} was found to have no source"
-        return functools.partial(inline, *bound)
+        return functools.partial(leaf_version(plain, inline), *bound, **named)
+
+
+def _root(operator: Operator) -> Callable[..., Any]:
+    """What is called to run an operator whose ``forward`` is the program."""
+    inline = inline_version(type(operator).forward, is_root=True)
+    assert inline is not None, f"{operator.name!r} was found to have no source"
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        output = operator.output_type
+        if operator.validates_inputs:
+            given, named = validated_arguments(operator, args, kwargs)
+        else:
+            given, named = args, kwargs
+            bind_arguments(operator, args, kwargs)
+        result = inline(operator, *given, **named)
+        return result if output.is_host else output.validated(EXPOSED.out(result), operator.name)
+
+    return run
 
 
 class _Call:

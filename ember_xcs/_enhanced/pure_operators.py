@@ -9,11 +9,12 @@ import numpy as np
 
 from ember_xcs._core.operator import Operator, sub_operators
 from ember_xcs._core.static import Static
+from ember_xcs._enhanced.pending import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["is_array_or_number", "parts", "run"]
+__all__ = ["is_array_or_number", "is_for_host", "parts", "run"]
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic)
 
@@ -49,6 +50,14 @@ def _is_static(node: Any) -> bool:
 def is_array_or_number(value: Any) -> bool:
     """Whether JAX computes with a value."""
     return isinstance(value, (*_ARRAYS, int, float, complex))
+
+
+def is_for_host(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether arguments have a value that JAX does not compute with, and are all there."""
+    leaves = jax.tree.leaves((args, kwargs))
+    if any(type(leaf) is Pending for leaf in leaves):
+        return False
+    return not all(map(is_array_or_number, leaves))
 
 
 def parts(operator: Operator) -> Iterator[Operator]:

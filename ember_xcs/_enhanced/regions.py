@@ -1,9 +1,9 @@
 """The bodies of ``try`` and ``with``: where failures are caught, and what they find.
 
 A call fails when the program has gone on. Before a handler runs, the variables that the body has
-assigned are therefore given the values that they had when the call was made. Nothing else has to be
-undone: whatever other code can see, and whatever was made outside the body, is changed only after
-all earlier calls have ended well.
+assigned, and the containers that it has made, are therefore given what they had when the call was
+made. Nothing else has to be undone: whatever other code can see, and whatever was made outside the
+body, is changed only after all earlier calls have ended well.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sys
 from typing import Any, Final
 
 from ember_xcs._enhanced.call_sites import traceback_of, without_internals
-from ember_xcs._enhanced.flow import Failure, active_flow
+from ember_xcs._enhanced.flow import Failure, Flow, Surfaced, active_flow
+from ember_xcs._enhanced.pending import DONE
 
 __all__ = ["Region", "caught", "enter", "failed", "leave", "note", "unbound"]
 
@@ -89,6 +90,7 @@ def leave(region: Region | None) -> None:
     if region is None or flow is None:
         return
     flow.settle()
+    flow.containers.keep()
     del flow.tries[region.depth :]
 
 
@@ -105,7 +107,8 @@ def failed(region: Region | None) -> Region | None:
     del flow.tries[region.depth :]
     surfaced = flow.surfaced
     if surfaced is None or surfaced.error is not error:
-        surfaced = None if isinstance(error, KeyboardInterrupt) else flow.first_failure()
+        is_end = flow.stopped or isinstance(error, KeyboardInterrupt)
+        surfaced = _interrupted(flow, error) if is_end else flow.first_failure()
     flow.surfaced = None
     if surfaced is None:
         error.__traceback__ = without_internals(error.__traceback__)
@@ -117,8 +120,24 @@ def failed(region: Region | None) -> Region | None:
     failure.error.__context__ = failure.context
     region.error = failure.error
     region.restore(surfaced.node.order)
+    flow.containers.undo(surfaced.node.order)
     flow.shown[id(failure.error)] = failure._replace(traceback=made)
     return region
+
+
+def _interrupted(flow: Flow, error: BaseException) -> Surfaced | None:
+    """Has Ctrl-C, or the end of the run, come at the first call that has not ended.
+
+    Nothing is waited for any more, so that the program can clean up at once.
+    """
+    node = next((node for node in flow.unsettled if node.state != DONE), None)
+    if node is None:
+        return None
+    flow.abandon()
+    known = node.value
+    if not (isinstance(known, Failure) and known.error is error):
+        node.value = Failure(error, None, error.__context__)
+    return Surfaced(error, node)
 
 
 def caught() -> None:

@@ -69,6 +69,7 @@ class Expressions(ast.NodeTransformer):
         self.scopes: list[Scope] = []
         self.pure: set[tuple[str, int]] = set()
         self.impure: set[tuple[str, int]] = set()
+        self.plain: set[tuple[str, int]] = set()
         self._count = 0
         self._in_iterable = 0
 
@@ -123,7 +124,7 @@ class Expressions(ast.NodeTransformer):
             return None
         if name == "super" and not node.args:
             return node
-        if name == "locals" and not node.args:
+        if name in ("locals", "vars") and not node.args:
             return self.op("locals", node, at=node)
         if name in _FRAME_READERS:
             call = ast.Call(
@@ -131,6 +132,8 @@ class Expressions(ast.NodeTransformer):
                 [self.op("exposed", self.visit(a), at=a) for a in node.args],
                 node.keywords,
             )
+            if name in ("eval", "exec") and _is_bare(node):
+                call.args += [_builtin("globals"), self.op("seen", _builtin("locals"), at=node)]
             settle = self.op("settle", at=node)
             return ast.copy_location(ast.BoolOp(ast.Or(), [settle, call]), node)
         return None
@@ -353,14 +356,32 @@ class Expressions(ast.NodeTransformer):
         self.note_purity("<lambda>", node.lineno, node.args, node.body)
         self.scopes.append(Scope(node.args, [ast.Expr(node.body)]))
         in_iterable, self._in_iterable = self._in_iterable, 0
-        node.body = self.op("out", self.visit(node.body), at=node.body)
+        body = self.op("out", self.visit(node.body), at=node.body)
+        node.body = self._with_given(node.args, body)
         self._in_iterable = in_iterable
         self.scopes.pop()
         return node
 
+    def _with_given(self, args: ast.arguments, body: ast.expr) -> ast.expr:
+        """The body of a lambda, after ``*args`` and ``**kwargs`` are the program's own."""
+        first: list[ast.expr] = []
+        for arg, operation in ((args.vararg, "tuple_of"), (args.kwarg, "fresh")):
+            if arg is not None:
+                given = self.op(operation, ast.Name(arg.arg, ast.Load()), at=body)
+                stored = ast.NamedExpr(ast.Name(arg.arg, ast.Store()), given)
+                first.append(ast.copy_location(stored, body))
+        if not first:
+            return body
+        both = ast.copy_location(ast.Tuple([*first, body], ast.Load()), body)
+        last = ast.Constant(len(first))
+        return ast.copy_location(ast.Subscript(both, last, ast.Load()), body)
+
     def _defaults(self, args: ast.arguments) -> None:
-        args.defaults = self._all(args.defaults)
-        args.kw_defaults = [None if d is None else self.visit(d) for d in args.kw_defaults]
+        """Defaults are there: other code finds them in ``__defaults__``."""
+        args.defaults = [self.op("default", self.visit(d), at=d) for d in args.defaults]
+        args.kw_defaults = [
+            None if d is None else self.op("default", self.visit(d), at=d) for d in args.kw_defaults
+        ]
 
     def note_purity(self, name: str, line: int, args: ast.arguments, body: ast.expr | None) -> None:
         outside = set().union(*(scope.bound for scope in self.scopes)) if self.scopes else set()
@@ -392,6 +413,16 @@ class Expressions(ast.NodeTransformer):
     def visit_Await(self, node: ast.Await) -> ast.expr:
         """Only coroutines have it, and they are not rewritten."""
         raise Unsupported(f"line {node.lineno} awaits")
+
+
+def _is_bare(node: ast.Call) -> bool:
+    """Whether a call is given one thing, and so reads the variables of its caller."""
+    return len(node.args) == 1 and not node.keywords and not isinstance(node.args[0], ast.Starred)
+
+
+def _builtin(name: str) -> ast.expr:
+    """A call of a builtin without arguments."""
+    return ast.Call(ast.Name(name, ast.Load()), [], [])
 
 
 def _of(name: str, body: ast.expr) -> ast.Lambda:

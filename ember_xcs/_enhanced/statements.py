@@ -14,6 +14,7 @@ from ember_xcs._enhanced.rewriting import MARK, Unsupported, copied, is_names, s
 __all__ = ["FACTORY", "MARK", "Unsupported", "rewritten_tree"]
 
 FACTORY: Final = "_xcs_factory"
+_OWN_NAME: Final = "_xcs_function"
 
 _IN_PLACE: Final[dict[type[ast.operator], str]] = {
     ast.Add: "iadd",
@@ -30,6 +31,8 @@ _IN_PLACE: Final[dict[type[ast.operator], str]] = {
     ast.LShift: "ilshift",
     ast.RShift: "irshift",
 }
+
+_DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 Statements = list[ast.stmt]
 
@@ -95,6 +98,8 @@ class Rewriter(Guards):
 
     def _plain(self, node: ast.stmt) -> Statements:
         """A definition whose body runs as it is."""
+        self.plain |= {(n.name, _first_line(n)) for n in ast.walk(node) if isinstance(n, _DEFINED)}
+        self.plain |= {("<lambda>", n.lineno) for n in ast.walk(node) if isinstance(n, ast.Lambda)}
         made = with_values(node, lambda read: self.op("value", read, at=read))
         names = sorted(assigned_names([node]))
         return [self._do("settle", at=node), made, *self.noted(names, node)]
@@ -337,7 +342,7 @@ def _starred(target: ast.expr) -> bool:
     return any(isinstance(node, ast.Starred) for node in ast.walk(target))
 
 
-def _first_line(node: ast.FunctionDef) -> int:
+def _first_line(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return min([node.lineno, *(d.lineno for d in node.decorator_list)])
 
 
@@ -353,7 +358,7 @@ def _single_expression(node: ast.FunctionDef) -> ast.expr | None:
 
 def rewritten_tree(
     node: ast.FunctionDef | ast.Lambda, free: Sequence[str], owner: str | None
-) -> tuple[ast.Module, set[tuple[str, int]], bool]:
+) -> tuple[ast.Module, set[tuple[str, int]], set[tuple[str, int]], bool]:
     """Returns the rewritten function within a function that has its free variables.
 
     Args:
@@ -362,14 +367,15 @@ def rewritten_tree(
         owner: The class in whose body it stands.
 
     Returns:
-        The module, the functions in it that only read and compute, and whether the function
-        itself is such a one.
+        The module, the functions in it that only read and compute, those that run as they are,
+        and whether the function itself only reads and computes.
 
     Raises:
         Unsupported: It has something that cannot be rewritten.
     """
     rewriter = Rewriter(owner)
     definition: ast.FunctionDef = _as_function(node)
+    definition.name = _OWN_NAME  # or its own name in it would mean this definition
     _check(definition)
     returned = _single_expression(definition)
     rewriter.note_purity("", 0, definition.args, returned)
@@ -378,7 +384,8 @@ def rewritten_tree(
     _without_outside(definition)
     body: Statements = [definition]
     if owner is not None:
-        body = [ast.ClassDef(name=owner, bases=[], keywords=[], body=body, decorator_list=[])]
+        hidden = "_" * 8 + owner  # private names are the same in it
+        body = [ast.ClassDef(name=hidden, bases=[], keywords=[], body=body, decorator_list=[])]
     names = [ast.arg(name) for name in free if name != "__class__"]
     parameters = ast.arguments([], names, None, [], [], None, [])
     factory = ast.FunctionDef(name=FACTORY, args=parameters, body=body, decorator_list=[])
@@ -388,7 +395,7 @@ def rewritten_tree(
             made.type_params = []  # type: ignore[attr-defined, unused-ignore]
     module = ast.Module([factory], [])
     ast.fix_missing_locations(module)
-    return module, rewriter.pure - rewriter.impure, is_simple
+    return module, rewriter.pure - rewriter.impure, rewriter.plain, is_simple
 
 
 def _as_function(node: ast.FunctionDef | ast.Lambda) -> ast.FunctionDef:
@@ -396,7 +403,7 @@ def _as_function(node: ast.FunctionDef | ast.Lambda) -> ast.FunctionDef:
     if isinstance(copy, ast.FunctionDef):
         return copy
     returned = ast.copy_location(ast.Return(copy.body), copy.body)
-    made = ast.FunctionDef(name="_lambda", args=copy.args, body=[returned], decorator_list=[])
+    made = ast.FunctionDef(name=_OWN_NAME, args=copy.args, body=[returned], decorator_list=[])
     return ast.copy_location(made, node)
 
 

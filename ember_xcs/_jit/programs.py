@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ember_xcs._core.options import resolve_options
+from ember_xcs._enhanced.plain_runs import run_plainly, stepwise
 from ember_xcs._lower.lower import lower
 from ember_xcs._passes import DEFAULT_PASSES
 from ember_xcs._runtime.supervise import aexecute_plan, execute_plan
@@ -171,12 +172,18 @@ class EnhancedRunner:
     def run(self, request: Request, options: Options) -> Any:
         """Returns what the function returns."""
         run = self.program.run(request.args, request.kwargs, options)
-        return results_of(run, request.target.name)["result"]
+        result = results_of(run, request.target.name)["result"]
+        if self.program.is_generator:  # its calls are made by its steps, when the run is over
+            return stepwise(result, request.target.name, options)
+        return result
 
     async def arun(self, request: Request, options: Options) -> Any:
         """Returns what the function returns, without blocking the event loop."""
         run = await self.program.arun(request.args, request.kwargs, options)
-        return results_of(run, request.target.name)["result"]
+        result = results_of(run, request.target.name)["result"]
+        if self.program.is_generator:
+            return stepwise(result, request.target.name, options)
+        return result
 
 
 @dataclasses.dataclass(eq=False)
@@ -188,9 +195,9 @@ class PythonRunner:
     graph: None = None
 
     def run(self, request: Request, options: Options) -> Any:
-        """Returns what the function returns."""
-        del options
-        return self.function(*request.args, **request.kwargs)
+        """Returns what the function returns; its calls go through the options."""
+        name = request.target.name
+        return run_plainly(self.function, name, request.args, request.kwargs, options)
 
     async def arun(self, request: Request, options: Options) -> Any:
         """Returns what the function returns, awaited if it is a coroutine."""

@@ -196,9 +196,10 @@ def test_a_run_says_which_calls_overlapped_and_where_it_waited():
     f = xcs.jit.enhanced(program)
     assert f("ab") == "long"
     report = f.explain()
-    assert report.overlapping() == [("judge#1", "judge#2")]
+    assert [set(pair) for pair in report.overlapping()] == [{"judge#1", "judge#2"}]
     (wait,) = [w for w in report.waits if w.text.startswith("if")]
     assert wait.text == "if scores[1] > 1:"
     assert wait.longest == "judge#2"
-    assert "judge#1, judge#2" in str(report)
+    text = str(report)  # tells them in the order in which they began
+    assert "judge#1, judge#2" in text or "judge#2, judge#1" in text
     assert "branch" in str(report)
