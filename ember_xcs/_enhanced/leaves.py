@@ -169,7 +169,7 @@ def _of_function(function: types.FunctionType, name: str) -> Any:
             return function.__closure__[names.index(name)].cell_contents  # type: ignore[index]
         except ValueError:  # not assigned yet
             return _ABSENT
-    builtins: Any = function.__builtins__  # type: ignore[attr-defined]
+    builtins: Any = function.__builtins__
     return _global(function.__globals__, builtins, name)
 
 
