@@ -162,15 +162,14 @@ def _is_callable(value: Any) -> bool:
     )
 
 
-def _of_function(function: types.FunctionType, name: str) -> Any:
+def _of_function(function: Any, name: str) -> Any:
     names = function.__code__.co_freevars
     if name in names:
         try:
-            return function.__closure__[names.index(name)].cell_contents  # type: ignore[index]
+            return function.__closure__[names.index(name)].cell_contents
         except ValueError:  # not assigned yet
             return _ABSENT
-    builtins: Any = function.__builtins__
-    return _global(function.__globals__, builtins, name)
+    return _global(function.__globals__, function.__builtins__, name)
 
 
 def _global(names: dict[str, Any], builtins: Any, name: str) -> Any:
