@@ -176,21 +176,27 @@ def test_every_public_name_says_what_it_is() -> None:
 
 def test_importing_the_library_loads_nothing_that_only_some_programs_need() -> None:
     code = f"import sys, {PACKAGE}; print(*sorted(set(sys.modules) & set({LOADED_WHEN_USED})))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=_of_a_user(), capture_output=True, text=True, check=True
+    )
     assert run.stdout.split() == []
 
 
-def _run_alone(path: Path) -> subprocess.CompletedProcess[str]:
-    """Runs an example as a user would: without the tests' devices, and not counted as coverage."""
+def _of_a_user() -> dict[str, str]:
+    """The environment without the tests' devices, and without coverage, which loads SQLite."""
     ours = ("COV", "XLA_FLAGS", "PYTEST")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+
+
+def _run_alone(path: Path) -> subprocess.CompletedProcess[str]:
+    """Runs an example as a user would."""
     if path.name == "__main__.py":
         target = ["-m", ".".join(path.parent.relative_to(ROOT).parts)]
     else:
         target = [str(path)]
     command = [sys.executable, *target]
     return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        command, cwd=ROOT, env=_of_a_user(), capture_output=True, text=True, check=False
     )
 
 
