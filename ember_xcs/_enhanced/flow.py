@@ -391,8 +391,8 @@ class Flow:
         """Waits for all calls made so far, and returns the first that failed."""
         try:
             self.settle()
-        except BaseException:
-            if self.surfaced is None:
+        except BaseException as error:
+            if self.surfaced is None or self.surfaced.error is not error:
                 raise
             return self.surfaced
         return None

@@ -88,6 +88,9 @@ def lift(
 ) -> Any:
     """Returns what an expression gives: its value if all is there, and else a pending one.
 
+    An operand of a class with operator methods of the user's may do anything: with one, it is
+    computed after all that came before.
+
     Args:
         flow: The run.
         label: What it is called.
@@ -95,7 +98,12 @@ def lift(
         args: Its operands.
         kwargs: Its operands by name.
         immutable: Whether it gives a number or a text.
+
     """
+    args = tuple(args)
+    if not all(type(a) is Pending or is_safe(type(a)) for a in (*args, *kwargs.values())):
+        flow.settle()
+        return plain_call(work, *args, **kwargs)
     snapshot = Snapshot(flow.containers, args, kwargs)
     if not snapshot.holes and not snapshot.originals:
         return work(*snapshot.args, **snapshot.kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from ember_xcs._enhanced.special_methods import ON_VALUES
 from ember_xcs.errors import XCSError
 
 if TYPE_CHECKING:
@@ -126,72 +127,19 @@ def _refusal(name: str) -> Any:
     return refuse
 
 
-_REFUSED = [
-    "__str__",
-    "__format__",
-    "__bytes__",
-    "__bool__",
-    "__len__",
-    "__iter__",
-    "__next__",
-    "__contains__",
-    "__getitem__",
+_REFUSED: Final = ON_VALUES - {"__repr__"} | {
     "__setitem__",
     "__delitem__",
     "__call__",
-    "__int__",
-    "__float__",
-    "__complex__",
-    "__index__",
-    "__eq__",
-    "__ne__",
-    "__lt__",
-    "__le__",
-    "__gt__",
-    "__ge__",
-    "__add__",
-    "__radd__",
-    "__sub__",
-    "__rsub__",
-    "__mul__",
-    "__rmul__",
-    "__truediv__",
-    "__rtruediv__",
-    "__floordiv__",
-    "__rfloordiv__",
-    "__mod__",
-    "__rmod__",
-    "__pow__",
-    "__rpow__",
-    "__matmul__",
-    "__rmatmul__",
-    "__and__",
-    "__rand__",
-    "__or__",
-    "__ror__",
-    "__xor__",
-    "__rxor__",
-    "__lshift__",
-    "__rlshift__",
-    "__rshift__",
-    "__rrshift__",
-    "__neg__",
-    "__pos__",
-    "__abs__",
-    "__invert__",
-    "__round__",
-    "__hash__",
     "__enter__",
     "__exit__",
     "__await__",
     "__copy__",
     "__deepcopy__",
     "__reduce_ex__",
-    "__divmod__",
-    "__rdivmod__",
     "__getattr__",
     "__array__",
-]
+}
 
 for _name in _REFUSED:
     setattr(Pending, _name, _refusal(_name))

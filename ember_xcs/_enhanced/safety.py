@@ -9,66 +9,12 @@ from typing import Any, Final, TypeVar, cast
 
 from ember_xcs._core.operator import Operator
 from ember_xcs._enhanced.pure import SAFE_TYPES
+from ember_xcs._enhanced.special_methods import ON_VALUES
 
 __all__ = ["ATOMS", "builds_only", "is_plain_attribute", "is_record", "is_safe", "stores_only"]
 
 ATOMS: Final = frozenset({str, bytes, int, float, complex, bool, type(None)})
 """Types of values that cannot change and contain nothing."""
-
-_DUNDERS: Final = [
-    "__add__",
-    "__radd__",
-    "__iadd__",
-    "__sub__",
-    "__rsub__",
-    "__mul__",
-    "__rmul__",
-    "__truediv__",
-    "__rtruediv__",
-    "__floordiv__",
-    "__rfloordiv__",
-    "__mod__",
-    "__rmod__",
-    "__pow__",
-    "__rpow__",
-    "__matmul__",
-    "__rmatmul__",
-    "__and__",
-    "__or__",
-    "__xor__",
-    "__lshift__",
-    "__rshift__",
-    "__rrshift__",
-    "__neg__",
-    "__pos__",
-    "__abs__",
-    "__invert__",
-    "__eq__",
-    "__ne__",
-    "__lt__",
-    "__le__",
-    "__gt__",
-    "__ge__",
-    "__hash__",
-    "__bool__",
-    "__len__",
-    "__contains__",
-    "__getitem__",
-    "__iter__",
-    "__next__",
-    "__str__",
-    "__repr__",
-    "__format__",
-    "__int__",
-    "__float__",
-    "__index__",
-    "__round__",
-    "__reversed__",
-    "__bytes__",
-    "__complex__",
-    "__divmod__",
-]
-
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -82,7 +28,7 @@ def is_safe(kind: Any) -> bool:
     """Whether the operators, truth, text and hash of a type run no code of the user's."""
     if kind in SAFE_TYPES or issubclass(kind, Operator):
         return True
-    return not any(_is_written(kind, name) for name in _DUNDERS)
+    return not any(_is_written(kind, name) for name in ON_VALUES)
 
 
 def _is_written(kind: type, name: str) -> bool:

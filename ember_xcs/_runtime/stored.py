@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from ember_xcs._runtime.encoding_rules import Corrupted
@@ -18,26 +17,11 @@ __all__ = ["check", "checksum", "open_file"]
 _CHECKSUM_BYTES: Final = 16
 
 
-def open_file(
-    path: Path, schema: str, application: int, *, synchronous: str, contents: str
-) -> SQLiteFile:
-    """Returns a SQLite file; SQLite is loaded here, because most programs store nothing.
+def open_file(path: Path, schema: str, application: int, **settings: Any) -> SQLiteFile:
+    """Returns a ``SQLiteFile``, which has the same parameters; most programs need no SQLite."""
+    from ember_xcs._runtime.sqlite_file import SQLiteFile  # noqa: PLC0415  (not for everybody)
 
-    Args:
-        path: The file; missing directories are made, for the user alone.
-        schema: What makes its tables in a new file.
-        application: A number that tells a file with this schema from other databases.
-        synchronous: ``"NORMAL"`` survives the end of a process, ``"FULL"`` of the machine too.
-        contents: What the file holds, for messages.
-
-    Raises:
-        XCSError: The file cannot be opened.
-    """
-    module = importlib.import_module("ember_xcs._runtime.sqlite_file")
-    opened: SQLiteFile = module.SQLiteFile(
-        path, schema, application, synchronous=synchronous, contents=contents
-    )
-    return opened
+    return SQLiteFile(path, schema, application, **settings)
 
 
 def checksum(*parts: str | bytes) -> bytes:
