@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -18,8 +19,9 @@ def seconds(module: str) -> float:
         f"import time; start = time.process_time(); import {module}; "
         "print(time.process_time() - start)"
     )
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}  # as users have it
     ran = subprocess.run(
-        [sys.executable, "-c", command], capture_output=True, check=True, text=True
+        [sys.executable, "-c", command], env=environment, capture_output=True, check=True, text=True
     )
     return float(ran.stdout)
 

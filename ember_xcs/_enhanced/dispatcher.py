@@ -25,6 +25,7 @@ from ember_xcs._enhanced.lifting import (
     value_of,
 )
 from ember_xcs._enhanced.mutation import mutated
+from ember_xcs._enhanced.natures import nature_of
 from ember_xcs._enhanced.pending import Pending, Postponed
 from ember_xcs._enhanced.pure import (
     IMMUTABLE_RESULTS,
@@ -40,7 +41,7 @@ from ember_xcs._enhanced.templates import read_by_template
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["method", "register_concurrent", "target"]
+__all__ = ["method", "target"]
 
 _NEW_CONTAINERS = frozenset({sorted, list, dict, set})
 _NEW_BY_METHOD = frozenset({"split", "rsplit", "splitlines", "copy", "findall", "most_common"})
@@ -51,20 +52,6 @@ _CONTAINERS_BY_METHOD = frozenset(
 )
 
 Target = "Callable[..., Any]"
-
-_concurrent: list[tuple[type, Callable[[Any], Any]]] = []
-
-
-def register_concurrent(kind: type, nature: Callable[[Any], Any]) -> None:
-    """Has calls of objects of a type overlap as those of operators do.
-
-    Args:
-        kind: The type.
-        nature: Tells what a call of such an object is: ``"host"`` (operator calls alone),
-            ``"pure"``, ``"unknown"``, or a plain function that it stands for.
-    """
-    _concurrent.append((kind, nature))
-    _way_of.cache_clear()
 
 
 def target(function: Any) -> Any:
@@ -102,9 +89,9 @@ def _find_way(kind: Any) -> Callable[[Flow, Any], Any]:
     known = _WAYS.get(kind)
     if known is not None:
         return known
-    for registered, nature in _concurrent:
-        if issubclass(kind, registered):
-            return functools.partial(_concurrently, nature)
+    nature = nature_of(kind)
+    if nature is not None:
+        return functools.partial(_concurrently, nature)
     if issubclass(kind, type):
         return _class
     if issubclass(kind, Operator):

@@ -15,7 +15,7 @@ from ember_xcs._core import calls
 from ember_xcs._core.jax_state import jax_settings, under_jax_trace
 from ember_xcs._core.operator import Operator
 from ember_xcs._core.options import resolve_options
-from ember_xcs._enhanced.dispatcher import register_concurrent
+from ember_xcs._enhanced.natures import register_concurrent
 from ember_xcs._jit.cache import JITCache
 from ember_xcs._jit.lowered import LoweredFunction
 from ember_xcs._jit.method import JitMethod

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ember_xcs._core.options import resolve_options
-from ember_xcs._enhanced.plain_runs import run_plainly, stepwise
 from ember_xcs._lower.lower import lower
 from ember_xcs._passes import DEFAULT_PASSES
 from ember_xcs._runtime.supervise import aexecute_plan, execute_plan
@@ -172,18 +171,21 @@ class EnhancedRunner:
     def run(self, request: Request, options: Options) -> Any:
         """Returns what the function returns."""
         run = self.program.run(request.args, request.kwargs, options)
-        result = results_of(run, request.target.name)["result"]
-        if self.program.is_generator:  # its calls are made by its steps, when the run is over
-            return stepwise(result, request.target.name, options)
-        return result
+        return self._result(run, request, options)
 
     async def arun(self, request: Request, options: Options) -> Any:
         """Returns what the function returns, without blocking the event loop."""
         run = await self.program.arun(request.args, request.kwargs, options)
+        return self._result(run, request, options)
+
+    def _result(self, run: Run, request: Request, options: Options) -> Any:
         result = results_of(run, request.target.name)["result"]
-        if self.program.is_generator:
-            return stepwise(result, request.target.name, options)
-        return result
+        if not self.program.is_generator:
+            return result
+        from ember_xcs._enhanced.plain_runs import stepwise  # noqa: PLC0415  (not for everybody)
+
+        # Its calls are made by its steps, when the run is over.
+        return stepwise(result, request.target.name, options)
 
 
 @dataclasses.dataclass(eq=False)
@@ -196,6 +198,8 @@ class PythonRunner:
 
     def run(self, request: Request, options: Options) -> Any:
         """Returns what the function returns; its calls go through the options."""
+        from ember_xcs._enhanced.plain_runs import run_plainly  # noqa: PLC0415  (not for everybody)
+
         name = request.target.name
         return run_plainly(self.function, name, request.args, request.kwargs, options)
 

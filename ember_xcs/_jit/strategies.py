@@ -22,8 +22,6 @@ import jax
 import jax.errors
 
 from ember_xcs._core.operator import HostOperator
-from ember_xcs._enhanced.functions import why_not
-from ember_xcs._enhanced.program import Program as Enhanced
 from ember_xcs._jit.programs import (
     EnhancedRunner,
     GraphRunner,
@@ -214,6 +212,8 @@ class EnhancedStrategy:
 
     def unfit(self, request: Request) -> str | None:
         """What has no source that can be rewritten runs as plain Python."""
+        from ember_xcs._enhanced.functions import why_not  # noqa: PLC0415  (not for everybody)
+
         target = request.target
         if isinstance(target.operator, HostOperator):
             return "one host operator has no calls that could overlap"
@@ -227,6 +227,8 @@ class EnhancedStrategy:
         Raises:
             TracingError: It cannot be rewritten.
         """
+        from ember_xcs._enhanced.program import Program as Enhanced  # noqa: PLC0415  (the same)
+
         target = request.target
         reason = self.unfit(request)
         if reason is not None:

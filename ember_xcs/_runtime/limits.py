@@ -221,12 +221,6 @@ class Limiter:
             )
         return admission
 
-    def _can_never_begin(self, admission: Admission) -> bool:
-        if admission.outer is None:
-            return False
-        with _lock:
-            return admission.entry is None and self in _stuck_with(self)
-
     def admit(self) -> None:
         """Admits whom the limit allows, in order, and sees that it is called again in time."""
         admitted: list[Admission] = []

@@ -456,11 +456,6 @@ class Run:
         """Notes that so many calls were made together."""
         self._batches.append(size)
 
-    @property
-    def is_observed(self) -> bool:
-        """Whether calls are recorded."""
-        return self._records is not None
-
     def _cancel_flights(self) -> None:
         for flight in list(self.flights):
             flight.cancel()

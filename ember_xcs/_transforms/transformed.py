@@ -10,7 +10,7 @@ from ember_xcs._core import calls
 from ember_xcs._core.functions import from_callable
 from ember_xcs._core.jax_state import under_jax_trace
 from ember_xcs._core.operator import HostOperator, Operator
-from ember_xcs._enhanced.dispatcher import register_concurrent
+from ember_xcs._enhanced.natures import register_concurrent
 from ember_xcs._jit.function import JitFunction
 from ember_xcs._jit.graphs import as_callable
 from ember_xcs._jit.selection import JITExplanation, Verdict

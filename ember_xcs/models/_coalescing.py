@@ -7,7 +7,6 @@ in an event loop, share a thread that lives until the line is empty.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
@@ -81,10 +80,7 @@ class Coalescing(Generic[A, R]):
             return self._is_draining
 
     def _serve(self) -> None:
-        with contextlib.suppress(Exception):  # those whose batch it was have it
-            self._serve_batch()
-
-    def _serve_batch(self) -> None:
+        """Answers one batch; what fails is in its futures, for those who wait for them."""
         if len(self._line) < self._size:
             time.sleep(self._window)
         batch = self._batch()
@@ -92,11 +88,14 @@ class Coalescing(Generic[A, R]):
             return
         try:
             answers = self._answer([request for request, _ in batch])
+            answered = list(zip(batch, answers, strict=True))
         except BaseException as error:
             for _, future in batch:
                 future.set_exception(error)
-            raise
-        for (_, future), answer in zip(batch, answers, strict=True):
+            if not isinstance(error, Exception):
+                raise
+            return
+        for (_, future), answer in answered:
             future.set_result(answer)
 
     def _batch(self) -> list[tuple[A, Future[R]]]:
