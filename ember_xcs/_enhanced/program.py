@@ -13,7 +13,7 @@ from ember_xcs._core.operator import Operator
 from ember_xcs._enhanced.call_sites import traceback_of, without_internals
 from ember_xcs._enhanced.dispatcher import target
 from ember_xcs._enhanced.flow import Failure, Flow
-from ember_xcs._enhanced.functions import inline_version, opened
+from ember_xcs._enhanced.functions import inline_version, opened, why_not
 from ember_xcs._enhanced.leaves import leaf_version
 from ember_xcs._enhanced.operations import EXPOSED
 from ember_xcs._lower.plan import Plan, Task, TaskKind
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ember_xcs._enhanced.report import RunReport
     from ember_xcs._runtime.run import Run
 
-__all__ = ["Program", "plan_of_program"]
+__all__ = ["Program", "plan_of_program", "why_not"]
 
 
 def _program(*_: Any) -> None:

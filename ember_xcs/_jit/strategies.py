@@ -212,7 +212,7 @@ class EnhancedStrategy:
 
     def unfit(self, request: Request) -> str | None:
         """What has no source that can be rewritten runs as plain Python."""
-        from ember_xcs._enhanced.functions import why_not  # noqa: PLC0415  (not for everybody)
+        from ember_xcs._enhanced.program import why_not  # noqa: PLC0415  (not for everybody)
 
         target = request.target
         if isinstance(target.operator, HostOperator):
