@@ -19,9 +19,10 @@ _LARGE = 1000
 def uncollected(count: int | None = None) -> Iterator[None]:
     """Pauses the collector where about ``count`` things are to be made, if that is many.
 
+    What was made is then among the old objects, without being looked at.
+
     Args:
         count: How many; None for many.
-
     """
     is_large = count is None or count > _LARGE
     pauses = is_large and gc.isenabled()
@@ -31,4 +32,7 @@ def uncollected(count: int | None = None) -> Iterator[None]:
         yield
     finally:
         if pauses:
+            if not gc.get_freeze_count():  # what a program has frozen itself stays so
+                gc.freeze()
+                gc.unfreeze()  # into the oldest generation
             gc.enable()
